@@ -1,0 +1,56 @@
+# Every target is one step; `make` alone prints this menu.
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# The experiment reads its own working tree, also where Tuneline is installed from another one.
+export PYTHONPATH := src
+PYTHON ?= python3
+LLAMA_CPP_PYTHON := 0.3.36
+# The multimodal part of llama.cpp is not used here and doubles its build.
+export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
+
+.PHONY: help
+help: ## This menu
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(VENV)/.ready ## Create .venv with pinned dependencies and llama.cpp (first time: 5 to 12 minutes)
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	python -m pip install --quiet --upgrade pip
+	@echo "installing torch, transformers and the rest (1 to 3 minutes), then compiling llama.cpp (4 to 9 minutes)"
+	python -m pip install --progress-bar on --constraint constraints.txt --editable '.[dev]'
+	tuneline converter --version $(LLAMA_CPP_PYTHON)
+	touch $@
+
+.PHONY: repro
+repro: setup ## The whole experiment, from raw data to a deployable GGUF; repeats only what changed
+	dvc repro
+	tuneline summary
+
+.PHONY: params
+params: setup ## Compose params.yaml from conf/ (after any edit there)
+	tuneline params
+
+.PHONY: check
+check: setup ## Lint, types and the fast tests (seconds)
+	ruff check
+	ruff format --check
+	mypy
+	pytest -m 'not slow and not gpu'
+
+.PHONY: test
+test: check ## Everything that check does, then the slow tests: training, llama.cpp, a real `dvc repro` (minutes)
+	pytest -m 'slow and not gpu'
+
+.PHONY: raw
+raw: setup ## Write data/raw/text_to_sql again (the same bytes)
+	python -m tuneline.embedded.raw --out data/raw/text_to_sql
+
+.PHONY: base
+base: setup ## Rebuild the embedded base model (about 45 minutes on two cores)
+	cd models/base && dvc repro
+
+.PHONY: wiring
+wiring: setup ## Write the code dependencies of each stage into dvc.yaml
+	tuneline wiring --write

@@ -1,0 +1,1 @@
+"""Tuneline: an LLM fine-tune as one declarative, versioned, verified experiment."""

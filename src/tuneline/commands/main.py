@@ -1,0 +1,48 @@
+"""The `tuneline` command."""
+
+import argparse
+import sys
+from importlib import import_module
+from typing import NamedTuple
+
+from tuneline import entry
+
+
+class Command(NamedTuple):
+    """A subcommand; its module has `add_arguments(parser)` and `execute(arguments)`."""
+
+    name: str
+    help: str
+    module: str
+
+
+COMMANDS = (
+    Command("params", "compose params.yaml from conf/", "tuneline.commands.params"),
+    Command("summary", "show the scores of base, tuned model and every GGUF", "tuneline.commands.summary"),
+    Command("pin", "write a hub model's current commit into its conf file", "tuneline.commands.pin"),
+    Command("wiring", "compare dvc.yaml with the code of its stages", "tuneline.commands.wiring"),
+    Command("converter", "unpack llama.cpp's converter into this environment", "tuneline.commands.converter"),
+)
+
+
+def main() -> None:
+    """Run the subcommand that the command line names; a user error is one line and exit code 1."""
+    entry.run(lambda: dispatch(sys.argv[1:]))
+
+
+def dispatch(words: list[str]) -> None:
+    """Import the chosen subcommand's module only, so that `--help` stays quick."""
+    parser = argparse.ArgumentParser(prog="tuneline", description="Around the experiment that `dvc repro` runs.")
+    choices = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        choice = choices.add_parser(command.name, help=command.help, description=command.help)
+        if words and words[0] == command.name:
+            module = import_module(command.module)
+            module.add_arguments(choice)
+            choice.set_defaults(execute=module.execute)
+    arguments = parser.parse_args(words)
+    arguments.execute(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Pin a hub model: the commit that its main branch has now goes into conf/model/NAME.yaml."""
+
+import argparse
+import re
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from tuneline.config.explain import did_you_mean
+from tuneline.errors import ConfigError, EnvironmentProblem
+from tuneline.output import write_text
+
+_REVISION_LINE = re.compile(r"^revision:[ \t]*[^\s#]+[ \t]*(?P<comment>#.*)?$", re.MULTILINE)
+_TIMEOUT_S = 20.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="file in conf/model, without .yaml: qwen3_8b")
+    parser.add_argument("--endpoint", help="address of the hub's API, for a mirror (the hub itself)")
+    parser.add_argument("--conf", type=Path, default=Path("conf"), help="folder of the configuration (conf)")
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    """Ask, write, say what to do next."""
+    path = _model_file(arguments.conf, arguments.name)
+    repo = _hub_id(path)
+    revision = hub_commit(repo, arguments.endpoint)
+    write_text(path, with_revision(path.read_text(encoding="utf-8"), revision, path))
+    print(f"{path}: revision {revision} of {repo}; now run `make params`")
+
+
+def hub_commit(repo: str, endpoint: str | None) -> str:
+    """The commit of `repo`'s main branch, 40 hex digits."""
+    revision = _ask(repo, endpoint)
+    if revision is None or re.fullmatch(r"[0-9a-f]{40}", revision) is None:
+        problem = f"the endpoint answered revision {revision!r}, allowed is 40 hex digits; is it a hub?"
+        raise EnvironmentProblem(f"{repo}: {problem}")
+    return revision
+
+
+def _ask(repo: str, endpoint: str | None) -> str | None:
+    from huggingface_hub import HfApi, errors  # here: importing it takes half a second
+
+    try:
+        return HfApi(endpoint=endpoint).model_info(repo, revision="main", timeout=_TIMEOUT_S).sha
+    except errors.GatedRepoError:
+        problem = "gated; accept its licence on the hub, then run `hf auth login`"
+    except errors.RepositoryNotFoundError:
+        problem = "not on the hub, or private; check name_or_path, or run `hf auth login`"
+    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # of the client it builds on
+        reason = str(error).partition("\n")[0]
+        problem = f"no commit from the hub ({reason}); check the network, and that you are logged in"
+    raise EnvironmentProblem(f"{repo}: {problem}")
+
+
+def with_revision(text: str, revision: str, path: Path) -> str:
+    """`text` with its revision line changed and everything else, comments included, as it was."""
+    found = _REVISION_LINE.findall(text)
+    if len(found) != 1:
+        raise ConfigError(f"{path}: {len(found)} lines `revision: ...`, allowed is one; add `revision: null`")
+    comment = f"# commit of main; `tuneline pin {path.stem}` writes the newest one here"
+    return _REVISION_LINE.sub(f"revision: {revision}  {comment}", text)
+
+
+def _model_file(conf: Path, name: str) -> Path:
+    names = sorted(path.stem for path in (conf / "model").glob("*.yaml"))
+    if name not in names:
+        allowed = ", ".join(names) or f"none, {conf}/model is empty"
+        raise ConfigError(f"{name}: no such file in {conf}/model, allowed is {allowed}{did_you_mean(name, names)}")
+    return conf / "model" / f"{name}.yaml"
+
+
+def _hub_id(path: Path) -> str:
+    model = OmegaConf.load(path)
+    if model.tracked_path == model.name_or_path:
+        raise ConfigError(f"{path}: {model.name_or_path} is a folder, which DVC hashes; only hub models are pinned")
+    return str(model.name_or_path)

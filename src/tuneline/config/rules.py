@@ -1,0 +1,234 @@
+"""Rules that compare two keys of params.yaml. Each broken one is `key: value, allowed ...; fix`."""
+
+from collections.abc import Iterator
+
+from tuneline.config.explain import shown
+from tuneline.config.schema import (
+    DataConfig,
+    Device,
+    Dtype,
+    ExportConfig,
+    HardwareConfig,
+    LoraConfig,
+    ModelConfig,
+    Params,
+    PhaseConfig,
+    Precision,
+    RecipeConfig,
+    SourceConfig,
+)
+
+# fp16 needs a gradient scaler, which PyTorch has for CUDA; mixed precision on mps is incomplete.
+_PRECISIONS: dict[Device, tuple[Precision, ...]] = {
+    "cpu": ("fp32", "bf16"),
+    "cuda": ("fp32", "bf16", "fp16"),
+    "mps": ("fp32",),
+}
+_DTYPES: dict[Precision, Dtype] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def broken_rules(params: Params) -> Iterator[str]:
+    """Every broken rule, one line each."""
+    yield from _model(params.model)
+    yield from _method(params)
+    yield from _quantization(params)
+    yield from _recipe(params.recipe, params.model)
+    yield from _data(params.data)
+    yield from _clean(params)
+    yield from _split(params)
+    yield from _train(params)
+    yield from _hardware(params.hardware)
+    yield from _eval(params)
+    yield from _export(params.export, params.model.max_position_embeddings)
+
+
+def _refused(key: str, value: object, allowed: str) -> str:
+    return f"{key}: {shown(value)}, allowed {allowed}"
+
+
+def _listed(words: tuple[str, ...] | list[str]) -> str:
+    return ", ".join(words)
+
+
+def _model(model: ModelConfig) -> Iterator[str]:
+    if model.is_local:
+        yield from _folder_model(model)
+        return
+    own_file = f"conf/model/{model.name}.yaml"
+    if model.tracked_path != own_file:
+        allowed = f"is {own_file} for a hub model (its pin), or model.name_or_path for a folder"
+        yield _refused("model.tracked_path", model.tracked_path, allowed)
+    if model.name_or_path.count("/") > 1:
+        allowed = "is a hub id such as Qwen/Qwen3-8B; for a folder set model.tracked_path to the same path"
+        yield _refused("model.name_or_path", model.name_or_path, allowed)
+    if model.revision is None:
+        allowed = f"is a commit, or {model.name_or_path} could change; run `tuneline pin {model.name}`"
+        yield _refused("model.revision", model.revision, f"{allowed}, then `make params`")
+
+
+def _folder_model(model: ModelConfig) -> Iterator[str]:
+    if not model.name_or_path.startswith("models/"):
+        allowed = f"for a folder is one in models/; a hub model has tracked_path conf/model/{model.name}.yaml"
+        yield _refused("model.name_or_path", model.name_or_path, allowed)
+    if model.revision is not None:
+        yield _refused("model.revision", model.revision, "for a folder is null; DVC hashes its files")
+
+
+def _method(params: Params) -> Iterator[str]:
+    name, lora = params.method.name, params.lora
+    expected = "full" if name == "full" else "adapter"
+    if params.method.family != expected:
+        yield _refused("method.family", params.method.family, f"with method {name} is {expected}")
+    if name == "full" and lora is not None:
+        yield "lora: set, allowed with method full is null; choose method=lora to train an adapter"
+    if name != "full" and lora is None:
+        yield f"lora: null, method {name} needs it; choose method=full to train without an adapter"
+    if lora is not None:
+        yield from _variants(name, lora)
+
+
+def _variants(name: str, lora: LoraConfig) -> Iterator[str]:
+    """The method's name has to say what is trained; qlora may be combined with both variants."""
+    for key, value, method in (
+        ("use_dora", lora.use_dora, "dora"),
+        ("use_rslora", lora.use_rslora, "rslora"),
+    ):
+        if name == method and not value:
+            yield _refused(f"lora.{key}", value, f"with method {name} is true; choose method=lora")
+        if name == "lora" and value:
+            yield _refused(f"lora.{key}", value, f"with method lora is false; choose method={method}")
+
+
+def _quantization(params: Params) -> Iterator[str]:
+    name, quantization, precision = params.method.name, params.quantization, params.hardware.precision
+    if quantization is None:
+        if name == "qlora":
+            yield "quantization: null, method qlora needs it; choose method=lora for a base in 16 or 32 bits"
+        return
+    if name != "qlora":
+        yield f"quantization: set, allowed with method {name} is null; choose method=qlora"
+    if params.hardware.device == "mps":
+        yield "hardware.device: 'mps', allowed with method qlora is cuda or cpu; choose method=lora"
+    if quantization.bnb_4bit_compute_dtype != _DTYPES[precision]:
+        allowed = f"with hardware.precision {precision} is {_DTYPES[precision]}"
+        yield _refused("quantization.bnb_4bit_compute_dtype", quantization.bnb_4bit_compute_dtype, allowed)
+
+
+def _recipe(recipe: RecipeConfig, model: ModelConfig) -> Iterator[str]:
+    if recipe.final not in recipe.phases:
+        yield _refused("recipe.final", recipe.final, f"is a phase of the recipe: {_listed([*recipe.phases])}")
+    origins = [model.tracked_path]
+    for name, phase in recipe.phases.items():
+        yield from _phase(f"recipe.phases.{name}", phase, origins, model.max_position_embeddings)
+        origins.append(f"models/phase/{name}")
+
+
+def _phase(key: str, phase: PhaseConfig, origins: list[str], addressable: int) -> Iterator[str]:
+    if phase.init not in origins:
+        yield _refused(f"{key}.init", phase.init, f"is the base or an earlier phase: {_listed(origins)}")
+    if phase.max_length > addressable:
+        allowed = f"is at most model.max_position_embeddings = {addressable} tokens"
+        yield _refused(f"{key}.max_length", phase.max_length, allowed)
+    if phase.max_steps < 1 and phase.max_steps != -1:
+        allowed = "is a number of steps, or -1 to train num_train_epochs"
+        yield _refused(f"{key}.max_steps", phase.max_steps, allowed)
+
+
+def _data(data: DataConfig) -> Iterator[str]:
+    names = [source.name for source in data.sources]
+    for index, source in enumerate(data.sources):
+        if source.name in names[:index]:
+            yield _refused(f"data.sources[{index}].name", source.name, "is a name no other source has")
+        yield from _origin(f"data.sources[{index}]", source, data.tracked_path)
+    if all(source.role == "test" for source in data.sources):
+        yield "data.sources: nothing to train on, allowed is at least one source with role pool"
+    if all(source.path is None for source in data.sources) and not data.tracked_path.startswith("conf/data/"):
+        allowed = "for hub datasets is their own file in conf/data/, which holds the pins"
+        yield _refused("data.tracked_path", data.tracked_path, allowed)
+
+
+def _origin(key: str, source: SourceConfig, tracked: str) -> Iterator[str]:
+    if (source.path is None) == (source.hub is None):
+        found = "both null" if source.path is None else "both set"
+        yield f"{key}: path and hub {found}, allowed is one of them; set the other to null"
+    if source.path is not None and not f"{source.path}/".startswith(f"{tracked}/"):
+        allowed = f"is a file in data.tracked_path ({tracked}); elsewhere DVC would not see it change"
+        yield _refused(f"{key}.path", source.path, allowed)
+
+
+def _clean(params: Params) -> Iterator[str]:
+    length = params.clean.length
+    if length.min_chars > length.max_chars:
+        allowed = f"is at most clean.length.max_chars = {length.max_chars}"
+        yield _refused("clean.length.min_chars", length.min_chars, allowed)
+
+
+def _split(params: Params) -> Iterator[str]:
+    val, test = params.split.val_fraction, params.split.test_fraction
+    given = any(source.role == "test" for source in params.data.sources)
+    if given and test > 0:
+        allowed = "is 0.0 when a source has role test; choose split=given_test"
+        yield _refused("split.test_fraction", test, allowed)
+    if not given and test == 0:
+        allowed = "is more than 0 when no source has role test; choose split=holdout"
+        yield _refused("split.test_fraction", test, allowed)
+    if val + test >= 1:
+        allowed = f"is less than 1 - split.test_fraction = {1 - test:g}; something has to be left to train on"
+        yield _refused("split.val_fraction", val, allowed)
+
+
+def _train(params: Params) -> Iterator[str]:
+    train, hardware = params.train, params.hardware
+    at_once = hardware.micro_batch_size * hardware.num_devices
+    if train.global_batch_size % at_once:
+        allowed = f"is a multiple of hardware.micro_batch_size * hardware.num_devices = {at_once}; change either"
+        yield _refused("train.global_batch_size", train.global_batch_size, allowed)
+    if train.lr_scheduler_type == "constant" and train.warmup_ratio > 0:
+        allowed = "with lr_scheduler_type constant is 0.0; choose constant_with_warmup to keep it"
+        yield _refused("train.warmup_ratio", train.warmup_ratio, allowed)
+
+
+def _hardware(hardware: HardwareConfig) -> Iterator[str]:
+    device, precision, attention = hardware.device, hardware.precision, hardware.attn_implementation
+    if precision not in _PRECISIONS[device]:
+        yield _refused("hardware.precision", precision, f"on {device} is {_listed(_PRECISIONS[device])}")
+    if device != "cuda":
+        yield from _without_cuda(hardware)
+    elif hardware.memory_gib is None:
+        yield "hardware.memory_gib: null, device cuda needs the memory of one device; write it in GiB"
+    if attention == "flash_attention_2" and (device != "cuda" or precision == "fp32"):
+        allowed = f"on {device} in {precision} is sdpa, eager"
+        yield _refused("hardware.attn_implementation", attention, allowed)
+
+
+def _without_cuda(hardware: HardwareConfig) -> Iterator[str]:
+    if hardware.num_devices != 1:
+        yield _refused("hardware.num_devices", hardware.num_devices, f"on {hardware.device} is 1")
+    if hardware.optim == "paged_adamw_8bit":
+        allowed = f"on {hardware.device} is adamw_torch, adamw_torch_fused"
+        yield _refused("hardware.optim", hardware.optim, allowed)
+
+
+def _eval(params: Params) -> Iterator[str]:
+    if params.eval.task == "text_to_sql" and "database" not in params.data.meta_fields:
+        allowed = "needs 'database' in data.meta_fields, to know where a query runs; choose eval=exact_match"
+        yield f"eval.task: 'text_to_sql' {allowed}"
+    if params.eval.max_new_tokens >= params.export.n_ctx:
+        allowed = f"is less than export.n_ctx = {params.export.n_ctx}, which holds prompt and answer"
+        yield _refused("eval.max_new_tokens", params.eval.max_new_tokens, allowed)
+
+
+def _export(export: ExportConfig, addressable: int) -> Iterator[str]:
+    expected = (export.outtype, *export.quants)
+    if export.verified != expected:
+        allowed = f"is outtype and quants: {_listed(expected)}; set those"
+        yield _refused("export.verified", _listed(export.verified), allowed)
+    if len(set(export.quants)) < len(export.quants):
+        yield _refused("export.quants", _listed(export.quants), "is each type once")
+    if export.package not in export.verified:
+        yield _refused("export.package", export.package, f"is a verified type: {_listed(export.verified)}")
+    for name in sorted(set(export.verified) - set(export.budgets)):
+        yield f"export.budgets.{name}: missing, each verified type needs one; add it to conf/export/gguf.yaml"
+    if export.n_ctx > addressable:
+        allowed = f"is at most model.max_position_embeddings = {addressable} tokens"
+        yield _refused("export.n_ctx", export.n_ctx, allowed)

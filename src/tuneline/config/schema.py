@@ -1,0 +1,340 @@
+"""What params.yaml may hold: each key, its type, unit and range. The values are in conf/: no defaults here.
+
+Rules that compare two keys are in `tuneline.config.rules`; `tuneline.config.params.read_params` applies both.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
+
+
+class Strict(BaseModel):
+    """Every section: no unknown or missing key, no conversion ('1' is no number), no NaN, frozen."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _matching(pattern: str, allowed: str) -> Callable[[str], str]:
+    """Validates text that dvc.yaml puts into a command, where free text would be an injection."""
+
+    def validate(text: str) -> str:
+        if re.fullmatch(pattern, text) is None or ".." in text:
+            raise ValueError(allowed)
+        return text
+
+    return validate
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str) and value:
+        return value
+    raise ValueError("a list of module names such as [q_proj, v_proj]")
+
+
+def _target_modules(value: object) -> str | tuple[str, ...]:
+    match value:
+        case str() if value:
+            return value
+        case [_, *_]:
+            return tuple(_text(name) for name in value)
+    raise ValueError("all-linear, a regular expression, or a list of module names such as [q_proj, v_proj]")
+
+
+Count = Annotated[int, Field(gt=0)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, AfterValidator(_matching(r"[a-z][a-z0-9_]*", "lower-case letters, digits and _ only"))]
+TaskName = Annotated[str, AfterValidator(_matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", "letters, digits, _ . and - only"))]
+RepoPath = Annotated[
+    str,
+    AfterValidator(
+        _matching(
+            r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_.][A-Za-z0-9_.-]*)*",
+            "a path inside the repository or a hub id, in letters, digits, _ . - and single /",
+        )
+    ),
+]
+CommitHash = Annotated[str, AfterValidator(_matching(r"[0-9a-f]{40}", "a full commit hash: 40 lower-case hex digits"))]
+Sha256 = Annotated[str, AfterValidator(_matching(r"[0-9a-f]{64}", "a SHA-256: 64 lower-case hex digits"))]
+
+MethodName = Literal["full", "lora", "qlora", "dora", "rslora"]
+Family = Literal["full", "adapter"]
+Objective = Literal["sft", "pretrain"]
+SourceFormat = Literal["auto", "alpaca", "sharegpt", "openai", "prompt_completion", "text"]
+SourceRole = Literal["pool", "test"]
+Device = Literal["cpu", "cuda", "mps"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+Attention = Literal["sdpa", "eager", "flash_attention_2"]
+Scheduler = Literal["cosine", "linear", "constant", "constant_with_warmup"]
+Optimizer = Literal["adamw_torch", "adamw_torch_fused", "paged_adamw_8bit"]
+EvalTask = Literal["text_to_sql", "exact_match"]
+OutType = Literal["f16", "bf16", "f32"]
+# llama.cpp's file types that need no importance matrix, in lower case.
+QuantType = Literal[
+    "q2_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_0", "q4_1", "q4_k_s", "q4_k_m", "q5_0", "q5_1", "q5_k_s",
+    "q5_k_m", "q6_k", "q8_0", "iq3_s", "iq3_m", "iq4_nl", "iq4_xs",
+]  # fmt: skip
+GgufType = Literal[OutType, QuantType]
+
+TargetModules = Annotated[str | tuple[str, ...], PlainValidator(_target_modules)]
+Phases = Annotated[Mapping[Name, "PhaseConfig"], Field(min_length=1)]
+# YAML has lists only; a tuple keeps a frozen section frozen.
+Sources = Annotated[tuple["SourceConfig", ...], Field(strict=False, min_length=1)]
+Texts = Annotated[tuple[Text, ...], Field(strict=False)]
+TaskNames = Annotated[tuple[TaskName, ...], Field(strict=False)]
+QuantTypes = Annotated[tuple[QuantType, ...], Field(strict=False)]
+GgufTypes = Annotated[tuple[GgufType, ...], Field(strict=False, min_length=1)]
+
+
+class LearningRates(Strict):
+    """Peak learning rates that suit a model of this size; a phase takes the one of its method's family."""
+
+    full: Positive  # all weights are trained
+    adapter: Positive  # only a low-rank adapter is trained
+
+
+class ModelConfig(Strict):
+    """The base model."""
+
+    name: Name  # label in reports
+    name_or_path: RepoPath  # a folder in the repository, or a hub id such as Qwen/Qwen3-8B
+    revision: CommitHash | None  # hub commit; null only for a folder
+    tracked_path: RepoPath  # what DVC watches: the folder, or for a hub model its conf file with the pin
+    trust_remote_code: bool  # run Python code that comes with the model
+    licence: Text  # SPDX identifier, or the licence's own name; goes into the model card
+    max_position_embeddings: Count  # tokens the architecture can address
+    learning_rate: LearningRates
+
+    @property
+    def is_local(self) -> bool:
+        """True for a folder in the repository; False for a hub model, whose tracked path is its conf file."""
+        return self.tracked_path == self.name_or_path
+
+
+class MethodConfig(Strict):
+    """Which weights are trained."""
+
+    name: MethodName
+    family: Family  # full: the phase gives a whole model; adapter: a PEFT folder
+
+
+class LoraConfig(Strict):
+    """Low-rank adapter, in PEFT's words."""
+
+    r: Count  # rank
+    lora_alpha: Positive  # the update is scaled by lora_alpha / r (rslora: / sqrt(r))
+    lora_dropout: BelowOne  # fraction of adapter inputs zeroed in training
+    target_modules: TargetModules  # all-linear, a regular expression, or module names
+    bias: Literal["none", "all", "lora_only"]  # which biases are trained
+    use_dora: bool  # weight-decomposed adapter
+    use_rslora: bool  # rank-stabilised scaling
+
+
+class QuantizationConfig(Strict):
+    """The frozen base in 4 bits (bitsandbytes), in Transformers' words."""
+
+    load_in_4bit: Literal[True]
+    bnb_4bit_quant_type: Literal["nf4", "fp4"]
+    bnb_4bit_use_double_quant: bool  # quantise the block scales as well
+    bnb_4bit_compute_dtype: Dtype  # type that matrix products run in
+
+
+class PhaseConfig(Strict):
+    """One training stage of the recipe."""
+
+    objective: Objective  # which rows are used: sft: conversations, pretrain: raw text
+    init: RepoPath  # model.tracked_path, or models/phase/<an earlier phase>
+    num_train_epochs: Positive  # passes over the training rows
+    max_steps: int  # optimizer steps; -1: num_train_epochs decides
+    learning_rate: Positive  # peak, after warm-up
+    max_length: Annotated[int, Field(ge=8)]  # tokens per example, or per packed row
+    packing: bool  # several examples share one row
+
+
+class RecipeConfig(Strict):
+    """A chain of training phases."""
+
+    name: Name
+    final: Name  # the phase whose model is evaluated, merged and shipped
+    phases: Phases  # in order; each is a DVC stage of its own
+
+
+class HubDatasetConfig(Strict):
+    """A dataset on the hub, at one commit."""
+
+    repo: RepoPath  # org/name
+    revision: CommitHash
+    config: Text | None  # the dataset's configuration (subset), where it has several
+    split: Text  # e.g. train
+
+
+class SourceConfig(Strict):
+    """One file or hub dataset of rows."""
+
+    name: Name
+    path: RepoPath | None  # a file under data.tracked_path, or null when hub is set
+    hub: HubDatasetConfig | None
+    format: SourceFormat  # auto looks at the first row's keys
+    role: SourceRole  # pool: split by hash into train/val[/test]; test: held out as given
+
+
+class DataConfig(Strict):
+    """What is learned from and tested on."""
+
+    name: Name
+    tracked_path: RepoPath  # what DVC watches: the folder, or for hub datasets their conf file
+    sources: Sources
+    meta_fields: Texts  # extra row keys that are carried to evaluation untouched
+    system_prompt: str | None  # put before every conversation that has no system message
+    max_rejected_fraction: Fraction  # of rows read; ingest fails above it
+
+
+class RuleConfig(Strict):
+    """A cleaning rule without settings."""
+
+    enabled: bool
+
+
+class LengthRuleConfig(Strict):
+    """Reject rows by length."""
+
+    enabled: bool
+    min_chars: CountOrZero  # characters, per message or text
+    max_chars: Count  # characters, per message or text
+
+
+class PiiRuleConfig(Strict):
+    """E-mail addresses and phone numbers."""
+
+    enabled: bool
+    action: Literal["redact", "drop"]  # replace the address by a placeholder, or reject the row
+
+
+class CleanConfig(Strict):
+    """Cleaning rules."""
+
+    encoding: RuleConfig  # U+FFFD, control characters, lone surrogates, mojibake
+    empties: RuleConfig  # a message or text without a visible character
+    length: LengthRuleConfig
+    refusals: RuleConfig  # assistant answers that decline
+    pii: PiiRuleConfig
+    exact_duplicates: RuleConfig
+    near_duplicates: RuleConfig  # the same after folding case, punctuation and white space
+    max_rejected_fraction: Fraction  # of the examples; clean fails above it
+
+
+class SplitConfig(Strict):
+    """Train, validation and test rows."""
+
+    val_fraction: BelowOne  # of the pool
+    test_fraction: BelowOne  # of the pool, when no source has role test
+    salt: Text  # another word draws another split
+    on_contamination: Literal["drop", "fail"]  # what to do with a pool row whose prompt is in a test source
+
+
+class TrainConfig(Strict):
+    """How training steps; the same on every hardware."""
+
+    global_batch_size: Count  # sequences (packed rows) per optimizer step, over all devices
+    lr_scheduler_type: Scheduler
+    warmup_ratio: BelowOne  # fraction of the steps
+    weight_decay: NotNegative
+    adam_beta1: BelowOne
+    adam_beta2: BelowOne
+    max_grad_norm: Positive  # gradients are scaled down to this L2 norm
+    logging_steps: Count  # optimizer steps between points of the loss curve
+    eval_steps: Count  # optimizer steps between validation losses
+    early_stopping_patience: Count | None  # evaluations without improvement before stopping; null: never
+    max_truncated_fraction: Fraction  # inspect fails when more rows than this lose tokens to max_length
+
+
+class HardwareConfig(Strict):
+    """The machine; changes speed and rounding, not the experiment."""
+
+    name: Name
+    device: Device
+    memory_gib: Positive | None  # accelerator memory of one device; null: not checked
+    num_devices: Count
+    precision: Precision  # of computation; a frozen base is held in it on accelerators
+    attn_implementation: Attention
+    micro_batch_size: Count  # sequences per device and forward pass
+    eval_batch_size: Count  # sequences per forward pass without gradients
+    gradient_checkpointing: bool  # recompute activations: less memory, about a third more time
+    optim: Optimizer
+
+
+class EvalConfig(Strict):
+    """How base and tuned model are scored."""
+
+    task: EvalTask
+    resources: RepoPath  # what the task needs besides the rows (DVC watches it); a conf file when nothing
+    max_new_tokens: Count  # tokens an answer may have
+    confidence: Annotated[float, Field(gt=0, lt=1)]  # of the intervals
+    statement_timeout_s: Positive  # seconds one predicted SQL statement may run
+    max_examples: Count | None  # of the test split; null: all
+    harness_tasks: TaskNames  # lm-eval task names; none: the harness stage does not exist
+    harness_limit: Count | None  # examples per lm-eval task; null: all
+
+
+class MergeConfig(Strict):
+    """Adapter and base as one model."""
+
+    dtype: Dtype  # of the merged weights on disk
+    check_examples: Count  # held-out rows on which adapter and merged logits are compared
+    max_relative_logit_diff: Positive  # fraction of the largest |logit|
+
+
+class BudgetConfig(Strict):
+    """How far a GGUF may be from the merged model."""
+
+    kl_mean_nats: NotNegative  # mean KL(merged || GGUF) per token, in nats; at most
+    top1_agreement: Fraction  # fraction of positions with the same most likely token; at least
+    execution_accuracy_drop: Fraction  # loss of task score, 0..1; at most
+
+
+class ExportConfig(Strict):
+    """GGUF files."""
+
+    outtype: OutType  # type the converter writes; the quants are made from it
+    quants: QuantTypes
+    verified: GgufTypes  # outtype, then the quants: conf/ computes it
+    package: GgufType  # the file in models/deploy
+    verify_examples: Count  # held-out rows for the comparison of logits
+    score_examples: Count | None  # held-out rows scored by the task; null: all
+    n_ctx: Count  # tokens of context in llama.cpp
+    budgets: Mapping[GgufType, BudgetConfig]  # at least one per verified type
+
+
+class TrackingConfig(Strict):
+    """Experiment tracking outside DVC."""
+
+    wandb: Literal["disabled", "offline", "online"]
+    project: Text  # W&B project
+
+
+class Params(Strict):
+    """The whole of params.yaml."""
+
+    conf_digest: Sha256  # of conf/**/*.yaml when params.yaml was composed
+    seed: Annotated[int, Field(ge=0, lt=2**32)]  # of every random draw
+    model: ModelConfig
+    method: MethodConfig
+    lora: LoraConfig | None  # null: no adapter
+    quantization: QuantizationConfig | None  # null: the base is not quantised
+    recipe: RecipeConfig
+    data: DataConfig
+    clean: CleanConfig
+    split: SplitConfig
+    train: TrainConfig
+    hardware: HardwareConfig
+    eval: EvalConfig
+    merge: MergeConfig
+    export: ExportConfig
+    tracking: TrackingConfig

@@ -1,0 +1,86 @@
+"""The stages of models/base/dvc.yaml: `python -m tuneline.embedded.build tokenizer|corpus|pretrain ...`."""
+
+import argparse
+import csv
+import itertools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from tokenizers import Tokenizer
+from transformers import GenerationConfig
+
+from tuneline.embedded.corpus import documents
+from tuneline.embedded.pretraining import Step, build_model, corpus_ids, pretrain
+from tuneline.embedded.tokenizer import save_tokenizer, train_tokenizer
+from tuneline.output import atomic_file, atomic_folder
+
+Params = dict[str, Any]
+
+
+def build_tokenizer(params: Params, args: argparse.Namespace) -> None:
+    texts = itertools.islice(documents(params["seed"]), params["tokenizer"]["n_documents"])
+    tokenizer = train_tokenizer(texts, params["tokenizer"]["vocab_size"])
+    with atomic_folder(args.out) as folder:
+        save_tokenizer(tokenizer, folder, params["shape"]["max_position_embeddings"])
+
+
+def build_corpus(params: Params, args: argparse.Namespace) -> None:
+    tokenizer = Tokenizer.from_file(str(args.tokenizer / "tokenizer.json"))
+    # + 1: the tokenizer's merges were learned on other documents than the model is trained on
+    stream = corpus_ids(tokenizer, params["seed"] + 1, params["corpus"]["n_tokens"])
+    with atomic_file(args.out) as temporary, temporary.open("wb") as file:
+        np.save(file, stream, allow_pickle=False)
+
+
+def build_base(params: Params, args: argparse.Namespace) -> None:
+    tokenizer = Tokenizer.from_file(str(args.tokenizer / "tokenizer.json"))
+    model = build_model(params["shape"], tokenizer, params["seed"])
+    settings = dict(params["pretrain"])
+    every = settings.pop("log_every_steps")
+    steps = list(_reported(pretrain(model, np.load(args.corpus, allow_pickle=False), **settings), every))
+    with atomic_folder(args.out) as folder:
+        model.bfloat16().save_pretrained(folder)
+        stops = {"eos_token_id": model.config.eos_token_id, "pad_token_id": model.config.pad_token_id}
+        GenerationConfig.from_dict(stops).save_pretrained(folder)
+        for file in sorted(args.tokenizer.iterdir()):
+            (folder / file.name).write_bytes(file.read_bytes())
+    _write_curve(args.curve, steps)
+
+
+def _reported(steps: Any, every: int) -> Any:
+    """Average the steps over windows of `every` and print a line for each."""
+    while window := list(itertools.islice(steps, every)):
+        loss = sum(step.loss_nats for step in window) / len(window)
+        print(f"step {window[-1].step}  loss {loss:.4f} nats/token", file=sys.stderr, flush=True)
+        yield Step(window[-1].step, loss, window[-1].learning_rate_share)
+
+
+def _write_curve(path: Path, steps: list[Step]) -> None:
+    with atomic_file(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["step", "loss_nats", "learning_rate_share"])
+        writer.writerows([s.step, f"{s.loss_nats:.6g}", f"{s.learning_rate_share:.6g}"] for s in steps)
+
+
+STAGES: dict[str, Callable[[Params, argparse.Namespace], None]] = {
+    "tokenizer": build_tokenizer,
+    "corpus": build_corpus,
+    "pretrain": build_base,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", choices=sorted(STAGES))
+    for path in ("params", "tokenizer", "corpus", "out", "curve"):
+        parser.add_argument(f"--{path}", type=Path)
+    args = parser.parse_args()
+    STAGES[args.stage](yaml.safe_load(args.params.read_text(encoding="utf-8")), args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Scoring models: tasks, generation, likelihood. `tasks`, `sql` and `statistics` need no torch."""

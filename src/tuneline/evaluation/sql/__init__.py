@@ -1,0 +1,1 @@
+"""Running SQL that nobody has read."""

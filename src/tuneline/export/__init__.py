@@ -1,0 +1,1 @@
+"""From the tuned model to a file that is shipped: merge, convert, quantise, compare every link, package."""

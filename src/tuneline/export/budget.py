@@ -1,0 +1,43 @@
+"""How far a GGUF may be from the merged model: the figures of one link against export.budgets."""
+
+from collections.abc import Mapping
+
+from tuneline.config.schema import BudgetConfig
+from tuneline.errors import BudgetError
+
+Figures = Mapping[str, float | int]
+
+
+def check_budget(gguf_type: str, metrics: Figures, budget: BudgetConfig) -> None:
+    """Raise one `BudgetError` with every figure that is outside: link, figure, budget, usual cause."""
+    drop = "execution_accuracy_drop" if "execution_accuracy_drop" in metrics else "exact_match_drop"
+    problems = [
+        *_over("kl_mean_nats", "kl_mean_nats", metrics, budget.kl_mean_nats),
+        *_under("top1_agreement", metrics, budget.top1_agreement),
+        *_over(drop, "execution_accuracy_drop", metrics, budget.execution_accuracy_drop),
+    ]
+    if problems:
+        raise BudgetError(
+            f"verify (merged -> {gguf_type}): export.budgets.{gguf_type}: {'; '.join(problems)}; {_cause(gguf_type)}"
+        )
+
+
+def _over(figure: str, key: str, metrics: Figures, allowed: float) -> list[str]:
+    # `not <=`: NaN is outside every budget
+    return [] if metrics[figure] <= allowed else [f"{figure} is {metrics[figure]:.3g}, {key} allows {allowed:g}"]
+
+
+def _under(figure: str, metrics: Figures, needed: float) -> list[str]:
+    return [] if metrics[figure] >= needed else [f"{figure} is {metrics[figure]:.3g}, at least {needed:g} is asked"]
+
+
+def _cause(gguf_type: str) -> str:
+    if gguf_type in ("f32", "f16", "bf16"):
+        return (
+            "usual causes: a converter that does not support this architecture fully (it permutes or drops weights), "
+            "or values beyond float16: set export.outtype to bf16"
+        )
+    return (
+        "usual causes: the type is too coarse for so small a model (choose one with more bits), or the f16 file is "
+        "already off: see its report first"
+    )

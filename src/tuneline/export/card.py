@@ -1,0 +1,184 @@
+"""The model card: what the model is, how good, how made, how to run. Every figure comes from a report of a stage."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from tuneline.config.schema import SourceConfig
+from tuneline.evaluation.names import interval_names
+from tuneline.export.experiment import Experiment
+
+Figures = Mapping[str, float | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """The metrics of the stages, as they are in reports/; `verified` by GGUF type, in the order of export.verified."""
+
+    split: Figures
+    train: Figures
+    evaluated: Figures
+    merge: Figures
+    verified: Mapping[str, Figures]
+
+
+def card(it: Experiment, reports: Reports) -> str:
+    """README.md in the hub's format: YAML front matter, then Markdown."""
+    sections = [
+        _front_matter(it, reports),
+        _introduction(it),
+        _quality(it, reports),
+        _files(it, reports),
+        _making(it, reports),
+        _running(it),
+        _limits(it),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def score_name(evaluated: Figures) -> str:
+    """The task's own score: execution where the task executes, otherwise the text."""
+    return "execution_accuracy" if "tuned_execution_accuracy" in evaluated else "exact_match"
+
+
+def _front_matter(it: Experiment, reports: Reports) -> str:
+    base = it.model.name if it.model.is_local else it.model.name_or_path
+    score = score_name(reports.evaluated)
+    found = reports.verified[it.export.package][score]
+    result = {
+        "task": {"type": "text-generation"},
+        "dataset": {"name": it.data.name, "type": it.data.name, "split": "test"},
+        "metrics": [{"name": _words(score), "type": score, "value": found}],
+    }
+    fields: dict[str, Any] = {
+        "license": it.model.licence,
+        "base_model": base,
+        "base_model_relation": "quantized",
+        "pipeline_tag": "text-generation",
+        "library_name": "gguf",
+        "tags": ["gguf", "llama.cpp", "tuneline", it.method.name, it.export.package],
+        "datasets": [source.hub.repo for source in it.data.sources if source.hub is not None],
+        "model-index": [{"name": it.title, "results": [result]}],
+    }
+    present = {key: value for key, value in fields.items() if value != []}
+    return f"---\n{yaml.safe_dump(present, sort_keys=False, allow_unicode=True)}---"
+
+
+def _introduction(it: Experiment) -> str:
+    base = it.model.name_or_path
+    pin = "" if it.model.revision is None else f" at revision `{it.model.revision}`"
+    return (
+        f"# {it.title}\n\n`{base}`{pin} ({it.model.licence}), tuned on {it.data.name} with "
+        f"{_method(it)}, as a GGUF of type {it.export.package} for llama.cpp and Ollama.\n"
+        "Lineage with the hash of every input: `provenance.json`."
+    )
+
+
+def _method(it: Experiment) -> str:
+    match it.lora:
+        case None:
+            return "full fine-tuning"
+        case lora:
+            return f"{it.method.name} (rank {lora.r}, alpha {lora.lora_alpha:g})"
+
+
+def _quality(it: Experiment, reports: Reports) -> str:
+    evaluated, score = reports.evaluated, score_name(reports.evaluated)
+    header = ["model", f"{_words(score)} ({100 * it.eval.confidence:g} % interval)", "exact match", "perplexity"]
+    shipped = reports.verified[it.export.package]
+    rows = [
+        _quality_row("base", evaluated, "base_", score, it),
+        _quality_row("tuned", evaluated, "tuned_", score, it),
+        _quality_row(f"this file ({it.export.package})", shipped, "", score, it),
+    ]
+    return (
+        f"## How good it is\n\n{evaluated['n_examples']} held-out examples, answered greedily; this file was asked "
+        f"{shipped['n_examples']} of them, and its perplexity is over {shipped['n_tokens']} tokens of answers.\n\n"
+        f"{_table(header, rows)}"
+    )
+
+
+def _quality_row(name: str, figures: Figures, prefix: str, score: str, it: Experiment) -> list[str]:
+    interval = _interval(figures, prefix, score, it.eval.confidence)
+    return [name, interval, _share(figures[f"{prefix}exact_match"]), f"{figures[f'{prefix}perplexity']:.3f}"]
+
+
+def _files(it: Experiment, reports: Reports) -> str:
+    score = score_name(reports.evaluated)
+    header = ["type", "MiB", "bits/weight", "KL mean (nats)", "KL p99", "same top token", _words(score), "lost"]
+    rows = [_file_row(name, figures, score) for name, figures in reports.verified.items()]
+    merge = reports.merge
+    return (
+        "## What quantisation cost\n\nEach type against the merged model in fp32, on the held-out answers.\n\n"
+        f"{_table(header, rows)}\n\nAdapter against merged model: largest logit difference "
+        f"{merge['relative_logit_diff']:.2g} of the largest logit, over {merge['n_tokens']} tokens."
+    )
+
+
+def _file_row(name: str, figures: Figures, score: str) -> list[str]:
+    return [
+        name,
+        f"{figures['size_mib']:.1f}",
+        f"{figures['bits_per_weight']:.2f}",
+        f"{figures['kl_mean_nats']:.2g}",
+        f"{figures['kl_p99_nats']:.2g}",
+        _share(figures["top1_agreement"]),
+        _share(figures[score]),
+        f"{100 * figures[f'{score}_drop']:.1f} points",
+    ]
+
+
+def _making(it: Experiment, reports: Reports) -> str:
+    split = reports.split
+    sources = [[source.name, source.role, _origin(source)] for source in it.data.sources]
+    training = [[key, f"{value:.6g}"] for key, value in sorted(reports.train.items())]
+    phases = " -> ".join(f"{name} ({phase.objective})" for name, phase in it.recipe.phases.items())
+    return (
+        f"## How it was made\n\n{split['n_train']} training, {split['n_val']} validation and {split['n_test']} test "
+        f"examples after cleaning and decontamination. Recipe `{it.recipe.name}`: {phases}.\n\n"
+        f"{_table(['source', 'role', 'from'], sources)}\n\n"
+        f"Phase `{it.recipe.final}`:\n\n{_table(['figure', 'value'], training)}"
+    )
+
+
+def _origin(source: SourceConfig) -> str:
+    return f"`{source.path}`" if source.hub is None else f"`{source.hub.repo}` at `{source.hub.revision}`"
+
+
+def _running(it: Experiment) -> str:
+    return (
+        "## Run it\n\n```sh\n"
+        f"ollama create {it.title} -f Modelfile && ollama run {it.title}\n"
+        f"llama-server -m {it.gguf_name} --jinja -c {it.export.n_ctx} --temp 0\n```"
+    )
+
+
+def _limits(it: Experiment) -> str:
+    return (
+        "## Limits\n\n"
+        f"- Tuned and measured on {it.data.name} only; what it does elsewhere was not looked at.\n"
+        f"- Prompt and answer together have {it.export.n_ctx} tokens.\n"
+        "- Measured with greedy decoding and this file's own chat template; sampling gives other figures.\n"
+        "- llama.cpp does not normalise Unicode: send text in form NFC.\n"
+        f"- It inherits the licence ({it.model.licence}) and the limits of its base model."
+    )
+
+
+def _interval(figures: Figures, prefix: str, score: str, confidence: float) -> str:
+    low, high = (figures[f"{prefix}{name}"] for name in interval_names(score, confidence))
+    return f"{_share(figures[f'{prefix}{score}'])} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _share(value: float | int) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

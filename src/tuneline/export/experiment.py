@@ -1,0 +1,56 @@
+"""What a packaged model is the result of: every section of params.yaml that has a say in it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from tuneline.config.schema import (
+    CleanConfig,
+    DataConfig,
+    EvalConfig,
+    ExportConfig,
+    HardwareConfig,
+    LoraConfig,
+    MergeConfig,
+    MethodConfig,
+    ModelConfig,
+    QuantizationConfig,
+    RecipeConfig,
+    SplitConfig,
+    TrainConfig,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """The sections by their names; tracking is left out, as it changes no result."""
+
+    seed: int
+    model: ModelConfig
+    method: MethodConfig
+    lora: LoraConfig | None
+    quantization: QuantizationConfig | None
+    recipe: RecipeConfig
+    data: DataConfig
+    clean: CleanConfig
+    split: SplitConfig
+    train: TrainConfig
+    hardware: HardwareConfig
+    eval: EvalConfig
+    merge: MergeConfig
+    export: ExportConfig
+
+    @property
+    def title(self) -> str:
+        return f"{self.model.name}-{self.data.name}-{self.method.name}"
+
+    @property
+    def gguf_name(self) -> str:
+        """The packaged file; named after its content, as it will leave this repository."""
+        return f"{self.title}-{self.export.package}.gguf"
+
+    def settings(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        plain: dict[str, Any] = TypeAdapter(Experiment).dump_python(self, mode="json")
+        return plain

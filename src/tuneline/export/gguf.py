@@ -1,0 +1,122 @@
+"""Convert a Hugging Face folder to GGUF with llama.cpp's own converter, and check that nothing was lost on the way."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from tuneline.config.schema import OutType
+from tuneline.errors import EnvironmentProblem, ModelError
+from tuneline.export import converter as converter_module
+from tuneline.export.chat_template import portable
+from tuneline.export.header import read_header
+from tuneline.export.runtime import Vocabulary, open_vocabulary
+from tuneline.export.tokens import N_VARIED_TEXTS, check_same_ids, varied_texts
+from tuneline.output import atomic_file
+
+
+def installed_converter() -> Path:
+    """llama.cpp's Python sources, which setup unpacked from the archive that llama-cpp-python was built of."""
+    return Path(sys.prefix) / "share" / "llama.cpp"
+
+
+def convert(
+    merged: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    out: Path,
+    *,
+    outtype: OutType,
+    name: str,
+    converter: Path,
+) -> int:
+    """Write the model in folder `merged` as `out`; `name` is what llama.cpp and Ollama show for it.
+
+    Returns the number of strings on which `tokenizer` and that of the file agree. Raises `EnvironmentProblem` when
+    the converter is missing or of another release than the installed llama-cpp-python; `ModelError` with the reason
+    when the converter refuses the model or the tokenizer did not survive.
+    """
+    _check_converter(converter)
+    with atomic_file(out) as temporary:
+        _run_converter(converter, merged, temporary, outtype, name)
+        return check_tokenizer(f"convert ({merged} -> {out})", temporary, tokenizer)
+
+
+def _check_converter(converter: Path) -> None:
+    wanted, marker = version("llama-cpp-python"), converter / "VERSION"
+    if not (converter / "convert_hf_to_gguf.py").is_file() or not marker.is_file():
+        raise EnvironmentProblem(f"{converter}: llama.cpp's converter is not there; run `make setup`")
+    unpacked = marker.read_text(encoding="utf-8").strip()
+    if unpacked != wanted:
+        raise EnvironmentProblem(
+            f"{marker}: the converter is that of llama-cpp-python {unpacked}, installed is {wanted}; run `make setup`"
+        )
+
+
+def _run_converter(converter: Path, merged: Path, out: Path, outtype: OutType, name: str) -> None:
+    arguments = [str(converter), str(merged), str(out), outtype, name]
+    # the child must find the very package that runs here, which may come from a copy of the repository
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"}
+    child = subprocess.run(  # noqa: S603  (our own module; every argument is a path or a validated name)
+        [sys.executable, "-m", converter_module.__name__, *arguments],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    reason = _reason(child.stdout, child.stderr) if child.returncode == 0 else _last_line(child.stderr)
+    if reason is not None:
+        raise ModelError(f"{merged}: llama.cpp's converter refuses it: {reason}")
+
+
+def _reason(stdout: str, stderr: str) -> str | None:
+    """Why the converter gave up although it ended in order; None when it did not."""
+    answer: dict[str, str] = json.loads(stdout.splitlines()[-1]) if stdout else {"error": _last_line(stderr)}
+    return answer.get("error")
+
+
+def _last_line(stderr: str) -> str:
+    lines = stderr.strip().splitlines()
+    return lines[-1] if lines else "no reason given"
+
+
+def check_tokenizer(link: str, gguf: Path, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Compare the tokenizer inside `gguf` with `tokenizer`: ids on varied strings, BOS, EOS, chat template.
+
+    Returns the number of strings compared. Raises `ModelError` naming `link` and the first difference.
+    """
+    with open_vocabulary(gguf) as vocabulary:
+        _check_special_tokens(link, tokenizer, vocabulary)
+        _check_chat_template(link, chat_template(gguf), tokenizer)
+        return check_same_ids(
+            link,
+            varied_texts(N_VARIED_TEXTS, sorted(tokenizer.get_added_vocab())),
+            lambda text: tokenizer.encode(text, add_special_tokens=False),
+            lambda text: vocabulary.encode(text, add_special=False),
+        )
+
+
+def chat_template(gguf: Path) -> str:
+    """The template that llama.cpp's server renders conversations with."""
+    match read_header(gguf).metadata:
+        case {"tokenizer.chat_template": str() as template}:
+            return template
+    raise ModelError(f"{gguf}: it holds no chat template; convert it again from a model whose tokenizer has one")
+
+
+def _check_special_tokens(link: str, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> None:
+    probe = "a b"
+    want, got = tokenizer.encode(probe), vocabulary.encode(probe, add_special=True)
+    if want != got:
+        raise ModelError(f"{link}: {probe!r} is {got} with the GGUF's BOS/EOS flags, {want} in the model's tokenizer")
+    if tokenizer.bos_token_id is not None and tokenizer.bos_token_id != vocabulary.bos_id:
+        raise ModelError(f"{link}: BOS is {vocabulary.bos_id} in the GGUF, {tokenizer.bos_token_id} in the model's")
+    if not vocabulary.ends_generation(tokenizer.eos_token_id):
+        raise ModelError(
+            f"{link}: {tokenizer.eos_token!r} does not end an answer in the GGUF (EOS {vocabulary.eos_id})"
+        )
+
+
+def _check_chat_template(link: str, found: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    if found != portable(str(tokenizer.chat_template)):
+        raise ModelError(f"{link}: the GGUF holds another chat template than the model's tokenizer; convert it again")

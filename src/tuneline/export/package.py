@@ -1,0 +1,84 @@
+"""The folder to deploy: one GGUF with what runs it, what explains it and where it comes from."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from tuneline.config.schema import GgufType
+from tuneline.data.records import Message
+from tuneline.errors import DataError
+from tuneline.export.card import Figures, Reports, card
+from tuneline.export.experiment import Experiment
+from tuneline.export.modelfile import Render, matching_family, modelfile
+from tuneline.export.provenance import check_pinned, provenance
+from tuneline.export.quantize import check_file_type
+from tuneline.model.loading import load_tokenizer_from
+from tuneline.output import write_text
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What provenance.json holds the hashes of: files, or folders file by file."""
+
+    base: Path
+    data: Path
+    merged: Path
+
+
+def read_report(path: Path) -> Figures:
+    """The flat metrics file of a stage. Raises `DataError` when it is missing or no JSON object."""
+    try:
+        report: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: no readable report ({error}); run `dvc repro`") from None
+    if not isinstance(report, dict):
+        raise DataError(f"{path}: not one JSON object; run `dvc repro`")
+    return report
+
+
+def read_reports(
+    split: Path, train: Path, evaluated: Path, merge: Path, verified: Path, types: Sequence[GgufType]
+) -> Reports:
+    """Every report the card quotes; `verified` is the folder with one file per type."""
+    by_type: dict[str, Figures] = {gguf_type: read_report(verified / f"{gguf_type}.json") for gguf_type in types}
+    return Reports(read_report(split), read_report(train), read_report(evaluated), read_report(merge), by_type)
+
+
+def package(it: Experiment, reports: Reports, gguf: Path, inputs: Inputs, out: Path) -> None:
+    """Fill the empty folder `out`. Raises `ConfigError` when anything is unpinned, `ModelError` for a wrong file."""
+    check_pinned(it.model, it.data)
+    check_file_type(gguf, it.export.package)
+    tokenizer = load_tokenizer_from(inputs.merged)
+    # a copy, not a link: whoever changes the deployed file must not change DVC's
+    shutil.copyfile(gguf, out / it.gguf_name)
+    prompt = it.data.system_prompt
+    write_text(out / "Modelfile", ollama_modelfile(tokenizer, it.gguf_name, it.export.n_ctx, prompt))
+    write_text(out / "README.md", card(it, reports))
+    files = sorted(out.iterdir())
+    write_text(out / "provenance.json", provenance(it.settings(), asdict(inputs), files, asdict(reports)))
+
+
+def ollama_modelfile(tokenizer: PreTrainedTokenizerBase, gguf_name: str, n_ctx: int, system_prompt: str | None) -> str:
+    """The Modelfile for a model with this tokenizer and chat template."""
+    match = matching_family(_renderer(tokenizer))
+    return modelfile(gguf_name, match, str(tokenizer.eos_token), n_ctx, system_prompt)
+
+
+def _renderer(tokenizer: PreTrainedTokenizerBase) -> Render:
+    """The model's own template, without the BOS token that Ollama adds by itself."""
+
+    def render(messages: Sequence[Message]) -> str:
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        except TemplateError:  # the template refuses such a conversation, a system message for example
+            return ""
+        return text.removeprefix(str(tokenizer.bos_token or ""))
+
+    return render

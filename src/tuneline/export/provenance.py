@@ -1,0 +1,79 @@
+"""Where a packaged model comes from: hashes, settings, versions. What is not pinned is not packaged.
+
+No clock, host, path or git commit: the same inputs give the same file, so `dvc repro` can skip or repeat the stage.
+The commit is the one whose dvc.lock holds this file's hash.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tuneline.config.schema import DataConfig, ModelConfig
+from tuneline.errors import ConfigError, DataError
+
+Json = Any
+LIBRARIES = (
+    "accelerate",
+    "llama-cpp-python",
+    "peft",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "trl",
+)
+
+
+def check_pinned(model: ModelConfig, data: DataConfig) -> None:
+    """Raise one `ConfigError` with every input that could be another one tomorrow."""
+    problems = list(_unpinned(model, data))
+    if problems:
+        raise ConfigError(f"package: not everything is pinned: {'; '.join(problems)}")
+
+
+def _unpinned(model: ModelConfig, data: DataConfig) -> Iterator[str]:
+    if not model.is_local and not _is_commit(model.revision):
+        yield f"model.revision: '{model.revision}' is no commit; run `tuneline pin {model.name}`"
+    if model.licence.strip().lower() in ("unknown", "todo", "tbd", "other"):
+        yield f"model.licence: '{model.licence}' names no licence; take it from the model's page"
+    for source in data.sources:
+        if source.hub is not None and not _is_commit(source.hub.revision):
+            yield f"data.sources: hub.revision '{source.hub.revision}' of '{source.name}' is no commit"
+
+
+def _is_commit(revision: str | None) -> bool:
+    return revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+
+
+def provenance(settings: Json, inputs: Mapping[str, Path], outputs: Iterable[Path], metrics: Mapping[str, Json]) -> str:
+    """JSON with sorted keys: settings, hashes of what went in and came out, metrics, library versions.
+
+    A folder among `inputs` is listed file by file; `outputs` are named without their folder.
+    """
+    record = {
+        "settings": settings,
+        "settings_sha256": hashlib.sha256(json.dumps(settings, sort_keys=True).encode("utf-8")).hexdigest(),
+        "inputs": {name: _hashes(path) for name, path in inputs.items()},
+        "files": {path.name: file_sha256(path) for path in outputs},
+        "metrics": metrics,
+        "libraries": {name: version(name) for name in LIBRARIES},
+    }
+    return json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    if not files:
+        raise DataError(f"{path}: nothing there to take a hash of; run `dvc repro`")
+    top = path.parent if path.is_file() else path
+    return {file.relative_to(top).as_posix(): file_sha256(file) for file in files}
+
+
+def file_sha256(path: Path) -> str:
+    """Read in blocks: a GGUF may be larger than the memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,86 @@
+"""Everything that is measured on one GGUF, with the merged model it was made from beside it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+from transformers import PreTrainedTokenizerBase
+
+from tuneline.config.schema import GgufType
+from tuneline.data.records import Example
+from tuneline.evaluation.generation import stop_ids
+from tuneline.evaluation.heldout import prompt_messages
+from tuneline.evaluation.metrics import Metrics
+from tuneline.evaluation.progress import in_batches
+from tuneline.export.gguf import chat_template, check_tokenizer
+from tuneline.export.parity import answer_row, check_prompts, check_stops, compare_answers, file_metrics
+from tuneline.export.quantize import check_file_type, n_fallback_tensors
+from tuneline.export.reference import REFERENCE
+from tuneline.export.runtime import Runtime
+from tuneline.export.speed import measure_speed
+from tuneline.model.loading import load_merged, load_tokenizer_from
+from tuneline.model.template import encode_prompt
+
+ROWS_PER_UPDATE = 32  # of the progress bar
+N_SEQUENCES = 8  # answered at once; changes the speed on large models, not the answers
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The last link of the chain from data to file: `gguf`, said to be of type `type`, made from folder `merged`."""
+
+    merged: Path
+    gguf: Path
+    type: GgufType
+
+    @property
+    def name(self) -> str:
+        return f"verify ({self.merged} -> {self.gguf})"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """`answers` are those of the GGUF, in the order of the examples it was asked."""
+
+    metrics: Metrics
+    speed: dict[str, float | int]
+    answers: list[str]
+
+
+def measure(
+    link: Link, compared: Sequence[Example], asked: Sequence[Example], n_ctx: int, max_new_tokens: int
+) -> Measured:
+    """Compare logits on the answers of `compared`, and let the GGUF answer `asked`.
+
+    Raises `ModelError` naming the link when the GGUF reads text as other tokens than the merged model does.
+    """
+    check_file_type(link.gguf, link.type)
+    tokenizer = load_tokenizer_from(link.merged)
+    check_tokenizer(link.name, link.gguf, tokenizer)
+    started = perf_counter()
+    with Runtime(link.gguf, n_ctx_tokens=n_ctx, n_sequences=N_SEQUENCES) as runtime:
+        load_s = perf_counter() - started
+        check_prompts(link.name, tokenizer, chat_template(link.gguf), runtime.vocabulary, asked)
+        metrics = _compare(link, runtime, tokenizer, compared)
+        metrics |= file_metrics(runtime, n_fallback_tensors(link.gguf, link.type))
+        prompts = [encode_prompt(tokenizer, prompt_messages(example)) for example in asked]
+        answers = _answer_all(runtime, prompts, max_new_tokens, f"{link.type}: answering")
+        return Measured(metrics, measure_speed(runtime, prompts, load_s), answers)
+
+
+def _compare(link: Link, runtime: Runtime, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> Metrics:
+    merged = load_merged(link.merged, REFERENCE)
+    check_stops(link.name, runtime.vocabulary, stop_ids(merged, tokenizer))
+    rows = [answer_row(tokenizer, example) for example in examples]
+    batches = in_batches(rows, 1, f"{link.type}: comparing logits")
+    return compare_answers(runtime, merged, (row for batch in batches for row in batch))
+
+
+def _answer_all(runtime: Runtime, prompts: Sequence[Sequence[int]], max_new_tokens: int, what: str) -> list[str]:
+    """The model's greedy answer to each prompt; `what` labels the progress bar."""
+    answers: list[str] = []
+    for batch in in_batches(prompts, ROWS_PER_UPDATE, what):
+        finished = dict(runtime.generate(batch, max_new_tokens, stop=True))
+        answers += [runtime.vocabulary.decode(finished[index]) for index in range(len(batch))]
+    return answers

@@ -1,0 +1,310 @@
+"""Tokenizers and weights, from disk or hub to the configured device: checked, or refused in one line."""
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from tuneline.config.schema import Family, HardwareConfig, ModelConfig, QuantizationConfig
+from tuneline.errors import EnvironmentProblem, ModelError
+
+if not sys.stderr.isatty():
+    # a pipe gets plain lines, and loading has nothing to say there
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+
+# Tokens that published tokenizers reserve and never write into a conversation, best first.
+PAD_CANDIDATES = (
+    "<|pad|>",
+    "<pad>",
+    "[PAD]",
+    "<|finetune_right_pad_id|>",
+    "<|reserved_special_token_0|>",
+    "<|endoftext|>",
+    "<|endofprompt|>",
+    "[control_8]",
+    "<unk>",
+)
+
+
+def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
+    """The base model's tokenizer, with a chat template and a pad token that is not EOS.
+
+    When the published pad token is missing or equals EOS, an unused token that the vocabulary already has
+    takes its place (no embedding is added). Raises `ModelError`, or `EnvironmentProblem` when a hub model
+    cannot be had.
+    """
+    _require_local_folder(model)
+    with one_line_errors(model.name_or_path, model.revision):
+        tokenizer = AutoTokenizer.from_pretrained(model.name_or_path, **_source(model))
+    return _checked_tokenizer(tokenizer, model.name_or_path)
+
+
+def load_tokenizer_from(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer saved beside a trained or merged model, checked like the base's."""
+    _require_folder(folder)
+    with one_line_errors(str(folder), None):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    return _checked_tokenizer(tokenizer, str(folder))
+
+
+def load_base(model: ModelConfig, hardware: HardwareConfig, quantization: QuantizationConfig | None) -> PreTrainedModel:
+    """The base model in eval mode on the device, in `inference_dtype`."""
+    return _load_base_in(inference_dtype(hardware), model, hardware, quantization)
+
+
+def load_base_for_training(
+    model: ModelConfig, hardware: HardwareConfig, quantization: QuantizationConfig | None, family: Family
+) -> PreTrainedModel:
+    """The base model as training wants it, in `training_dtype`."""
+    return _load_base_in(training_dtype(hardware, family), model, hardware, quantization)
+
+
+def load_tuned(
+    folder: Path, model: ModelConfig, hardware: HardwareConfig, quantization: QuantizationConfig | None
+) -> PreTrainedModel | PeftModel:
+    """What a phase trained, in eval mode: base plus adapter, or the full model when `folder` holds one."""
+    _require_folder(folder)
+    if not is_adapter(folder):
+        return load_merged(folder, hardware)
+    check_adapter_fits(folder, model)
+    return attach_adapter(load_base(model, hardware, quantization), folder, is_trainable=False)
+
+
+def load_merged(folder: Path, hardware: HardwareConfig) -> PreTrainedModel:
+    """A standalone model folder in eval mode on the device, in `inference_dtype`."""
+    return load_full(folder, hardware, inference_dtype(hardware))
+
+
+def load_full(folder: Path, hardware: HardwareConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """A standalone model folder in eval mode on the device, every tensor present and of the right shape."""
+    _require_folder(folder)
+    device = torch_device(hardware)
+    with one_line_errors(str(folder), None):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation=hardware.attn_implementation,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    return _placed(_complete(loaded, str(folder)), device)
+
+
+def attach_adapter(base: PreTrainedModel, folder: Path, is_trainable: bool) -> PeftModel:
+    """`base` with the adapter in `folder` on top. Raises `ModelError` when its tensors do not fit the base."""
+    problems = (OSError, RuntimeError, ValueError, KeyError, SafetensorError, UserWarning)
+    try:
+        with peft_warnings():
+            # PEFT only warns about tensors that the file lacks, and leaves them as initialised
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            return PeftModel.from_pretrained(base, str(folder), is_trainable=is_trainable)
+    except problems as error:
+        raise ModelError(f"{folder}: the adapter does not fit its base: {_first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def peft_warnings() -> Iterator[None]:
+    """Silence what PEFT 0.21 does that Transformers 5.23 warns about; nobody here can act on it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        yield
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether `folder` holds a PEFT adapter (and not full weights)."""
+    return (folder / "adapter_config.json").is_file()
+
+
+def check_adapter_fits(folder: Path, model: ModelConfig) -> None:
+    """Raise `ModelError` when the adapter in `folder` was trained on another base than `model`."""
+    config = PeftConfig.from_pretrained(str(folder))
+    trained_on = (config.base_model_name_or_path, config.revision)
+    if trained_on != (model.name_or_path, model.revision):
+        raise ModelError(
+            f"{folder}/adapter_config.json: the adapter was trained on {_at(*trained_on)}, but "
+            f"model.name_or_path is {_at(model.name_or_path, model.revision)}; train it again (dvc repro) or "
+            "select the model it was made for"
+        )
+
+
+def stop_token_ids(model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Tokens that end a turn: the tokenizer's EOS and those in the model's generation_config.json.
+
+    Gemma ends a turn with <end_of_turn> and Phi with <|end|>, neither of which is their tokenizer's EOS.
+    """
+    ids = {tokenizer.eos_token_id}
+    with contextlib.suppress(OSError):  # a model need not have a generation_config.json
+        config: Any = GenerationConfig.from_pretrained(model.name_or_path, **revision_arguments(model))
+        ids |= set(_as_list(config.eos_token_id))
+    return tuple(sorted(ids))
+
+
+def torch_device(hardware: HardwareConfig) -> torch.device:
+    """The configured device, or `EnvironmentProblem` when this machine has none: never another one instead."""
+    match hardware.device:
+        case "cpu":
+            return torch.device("cpu")
+        case "cuda":
+            present = torch.cuda.is_available() and torch.cuda.device_count() >= hardware.num_devices
+        case "mps":
+            present = torch.backends.mps.is_available()
+    if not present:
+        raise EnvironmentProblem(
+            f"hardware.device: '{hardware.device}' x {hardware.num_devices} is configured "
+            f"(hardware={hardware.name}), but PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA "
+            "devices here; choose the hardware you have, e.g. -S hardware=cpu"
+        )
+    return torch.device(hardware.device)
+
+
+def inference_dtype(hardware: HardwareConfig) -> torch.dtype:
+    """The type that weights are held in when they are not trained: `hardware.precision`, but fp32 on a CPU."""
+    if hardware.device == "cpu":
+        return torch.float32
+    match hardware.precision:
+        case "fp32":
+            return torch.float32
+        case "bf16":
+            return torch.bfloat16
+        case "fp16":
+            return torch.float16
+
+
+def training_dtype(hardware: HardwareConfig, family: Family) -> torch.dtype:
+    """The type of the base's weights in training: fp32 when they are trained themselves, since updates get
+    lost in 16 bits (autocast computes in `hardware.precision`); otherwise frozen, as at inference."""
+    match family:
+        case "full":
+            return torch.float32
+        case "adapter":
+            return inference_dtype(hardware)
+
+
+def _load_base_in(
+    dtype: torch.dtype,
+    model: ModelConfig,
+    hardware: HardwareConfig,
+    quantization: QuantizationConfig | None,
+) -> PreTrainedModel:
+    _require_local_folder(model)
+    device = torch_device(hardware)
+    with one_line_errors(model.name_or_path, model.revision):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            model.name_or_path,
+            dtype=dtype,
+            attn_implementation=hardware.attn_implementation,
+            output_loading_info=True,
+            **_quantized_placement(quantization, device),
+            **_source(model),
+        )
+    weights = _complete(loaded, model.name_or_path)
+    return weights if quantization is not None else _placed(weights, device)
+
+
+def _quantized_placement(quantization: QuantizationConfig | None, device: torch.device) -> dict[str, Any]:
+    """4-bit weights are packed on their way to the device, so the loader has to know it."""
+    if quantization is None:
+        return {}
+    config: Any = BitsAndBytesConfig(**quantization.model_dump())  # type: ignore[no-untyped-call]  # untyped
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _placed(weights: Any, device: torch.device) -> PreTrainedModel:
+    placed: PreTrainedModel = weights.to(device)
+    return placed
+
+
+def _complete(loaded: tuple[PreTrainedModel, dict[str, Any]], name: str) -> PreTrainedModel:
+    """The model, unless tensors were missing or misshapen: Transformers would fill those with random numbers."""
+    weights, info = loaded
+    broken = sorted({str(key) for part in ("missing_keys", "mismatched_keys") for key in info[part]})
+    if broken:
+        raise ModelError(f"{name}: {len(broken)} tensors of its weights are missing or misshapen: {broken[0]}")
+    return weights
+
+
+def _checked_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
+    if tokenizer.chat_template is None:
+        raise ModelError(
+            f"{name}: its tokenizer has no chat template; use the model's instruct variant, or point "
+            "model.name_or_path at a local copy of the model with a chat_template.jinja"
+        )
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"{name}: its tokenizer has no EOS token, so nothing tells the model where to stop")
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        tokenizer.pad_token = _unused_token(tokenizer, name)
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def _unused_token(tokenizer: PreTrainedTokenizerBase, name: str) -> str:
+    vocabulary = tokenizer.get_vocab()
+    for token in PAD_CANDIDATES:
+        in_use = token in (tokenizer.eos_token, tokenizer.bos_token) or token in str(tokenizer.chat_template)
+        if token in vocabulary and not in_use:
+            return token
+    raise ModelError(
+        f"{name}: the pad token {tokenizer.pad_token!r} is missing or equals EOS (a model trained so never "
+        f"stops), and none of {', '.join(PAD_CANDIDATES)} is free; set pad_token in tokenizer_config.json"
+    )
+
+
+def _source(model: ModelConfig) -> dict[str, Any]:
+    return {"trust_remote_code": model.trust_remote_code, **revision_arguments(model)}
+
+
+def revision_arguments(model: ModelConfig) -> dict[str, Any]:
+    return {} if model.revision is None else {"revision": model.revision}
+
+
+def _require_local_folder(model: ModelConfig) -> None:
+    """A missing folder must not be taken for a hub id: a model without a revision is a local folder."""
+    if model.revision is None:
+        _require_folder(Path(model.name_or_path))
+
+
+def _require_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: no such model folder; fetch it with `dvc pull` or make it with `dvc repro`")
+
+
+@contextlib.contextmanager
+def one_line_errors(name: str, revision: str | None) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        if revision is None:
+            raise ModelError(f"{name}: cannot be loaded: {_first_line(error)}") from error
+        raise EnvironmentProblem(
+            f"model.name_or_path: {_at(name, revision)} cannot be loaded: {_first_line(error)}; without network, "
+            f"fetch it first where there is one: `hf download {name} --revision {revision}`"
+        ) from error
+
+
+def _at(name: str | None, revision: str | None) -> str:
+    return f"'{name}'" if revision is None else f"'{name}' at revision {revision}"
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _as_list(value: int | list[int] | None) -> list[int]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, int) else value

@@ -1,0 +1,65 @@
+"""Writing results: whole or not at all, the same bytes for the same values."""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tuneline.errors import TunelineError
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it into place when the block succeeds, remove it otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `path`; it replaces `path` when the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text with `\\n` line ends on every system."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_metrics(path: Path, metrics: Mapping[str, float | int]) -> None:
+    """Write one flat JSON object of finite numbers, sorted by key, floats to 6 significant digits.
+
+    Raises `TunelineError` naming the keys whose value is NaN, infinite or no number: such a metric would rank first.
+    """
+    bad = [key for key, value in metrics.items() if not _is_finite_number(value)]
+    if bad:
+        raise TunelineError(
+            f"{path}: not finite numbers: {', '.join(f'{key}={metrics[key]}' for key in bad)}"
+        )
+    rounded = {
+        key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in metrics.items()
+    }
+    write_text(path, json.dumps(rounded, indent=2, sort_keys=True) + "\n")
+
+
+def _is_finite_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

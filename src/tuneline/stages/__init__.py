@@ -1,0 +1,1 @@
+"""One module per DVC stage: read, call the library, write. Nothing imports them."""

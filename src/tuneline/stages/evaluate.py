@@ -1,0 +1,44 @@
+"""Let the base and the tuned model answer the held-out questions, and score both."""
+
+from tuneline.config.params import read_params
+from tuneline.entry import run, stage_arguments
+from tuneline.evaluation.answering import answer_all, encode_questions, write_answers
+from tuneline.evaluation.heldout import read_heldout
+from tuneline.evaluation.metrics import comparison_metrics, prefixed
+from tuneline.evaluation.picture import draw_scores
+from tuneline.evaluation.tasks import make_scorer
+from tuneline.model.loading import load_base, load_tokenizer, load_tokenizer_from, load_tuned
+from tuneline.output import write_metrics
+
+
+def main() -> None:
+    args = stage_arguments(__doc__, "test", "tuned", "resources", "predictions", "metrics", "speed", "picture")
+    params = read_params(args.params)
+    model, hardware, quantization = params.model, params.hardware, params.quantization
+    # Everything that can be wrong with the rows is found before a model is loaded.
+    examples = read_heldout(args.test, params.eval.max_examples)
+    scorer = make_scorer(params.eval.task, examples, args.resources, params.eval.statement_timeout_s)
+    room = (params.eval.max_new_tokens, model.max_position_embeddings)
+    base_questions = encode_questions(load_tokenizer(model), examples, *room)
+    tuned_questions = encode_questions(load_tokenizer_from(args.tuned), examples, *room)
+
+    base = answer_all(
+        load_base(model, hardware, quantization), base_questions, scorer, hardware.eval_batch_size, "base"
+    )
+    tuned = answer_all(
+        load_tuned(args.tuned, model, hardware, quantization),
+        tuned_questions,
+        scorer,
+        hardware.eval_batch_size,
+        "tuned",
+    )
+
+    write_answers(args.predictions / "base.jsonl", base.rows)
+    write_answers(args.predictions / "tuned.jsonl", tuned.rows)
+    draw_scores(args.picture, {"base": base.scores, "tuned": tuned.scores}, params.eval.confidence)
+    write_metrics(args.metrics, comparison_metrics(base, tuned, params.eval.confidence, params.seed))
+    write_metrics(args.speed, prefixed("base_", base.speed) | prefixed("tuned_", tuned.speed))
+
+
+if __name__ == "__main__":
+    run(main)

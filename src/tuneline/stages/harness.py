@@ -1,0 +1,31 @@
+"""Run one lm-eval task on the tuned model."""
+
+from tuneline.config.params import read_params
+from tuneline.entry import run, stage_arguments
+from tuneline.evaluation.harness import find_task, is_own_task, run_task, stay_offline
+from tuneline.output import write_metrics
+
+
+def main() -> None:
+    args = stage_arguments(__doc__, "tasks_folder", "tuned", "out", names=("task",))
+    params = read_params(args.params)
+    if params.model.is_local and is_own_task(args.task, args.tasks_folder):
+        stay_offline()
+    tasks = find_task(args.task, args.tasks_folder)
+    # imported late: the Hugging Face libraries look at the network switch when they are imported
+    from tuneline.model.loading import load_tokenizer_from, load_tuned
+
+    metrics = run_task(
+        load_tuned(args.tuned, params.model, params.hardware, params.quantization),
+        load_tokenizer_from(args.tuned),
+        args.task,
+        tasks,
+        params.eval.harness_limit,
+        params.hardware.eval_batch_size,
+        params.seed,
+    )
+    write_metrics(args.out, metrics)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,25 @@
+"""Put the adapter into its base, write the standalone model, and compare what was written with what was trained."""
+
+from tuneline.config.params import read_params
+from tuneline.entry import run, stage_arguments
+from tuneline.evaluation.heldout import read_heldout
+from tuneline.export.merge import check_merge, merge
+from tuneline.model.loading import load_tokenizer_from
+from tuneline.model.template import encode_conversation
+from tuneline.output import atomic_folder, write_metrics
+
+
+def main() -> None:
+    args = stage_arguments(__doc__, "tuned", "test", "out", "metrics")
+    params = read_params(args.params)
+    tokenizer = load_tokenizer_from(args.tuned)
+    examples = read_heldout(args.test, params.merge.check_examples)
+    rows = [encode_conversation(tokenizer, example.messages).input_ids for example in examples]
+    with atomic_folder(args.out) as folder:
+        metrics = merge(args.tuned, params.model, params.merge.dtype, folder, rows)
+        write_metrics(args.metrics, metrics)  # before the check, so that a failure can be looked into
+        check_merge(metrics, params.merge)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,43 @@
+"""Put together what is deployed: the GGUF, Ollama's Modelfile, the model card and the lineage of all of it."""
+
+from tuneline.config.params import read_params
+from tuneline.entry import run, stage_arguments
+from tuneline.export.experiment import Experiment
+from tuneline.export.package import Inputs, package, read_reports
+from tuneline.output import atomic_folder
+
+
+def main() -> None:
+    reports = ("split_report", "train_report", "evaluated", "merge_report", "verified")
+    args = stage_arguments(__doc__, "gguf", "merged", "base", "data", *reports, "out")
+    params = read_params(args.params)
+    experiment = Experiment(
+        seed=params.seed,
+        model=params.model,
+        method=params.method,
+        lora=params.lora,
+        quantization=params.quantization,
+        recipe=params.recipe,
+        data=params.data,
+        clean=params.clean,
+        split=params.split,
+        train=params.train,
+        hardware=params.hardware,
+        eval=params.eval,
+        merge=params.merge,
+        export=params.export,
+    )
+    figures = read_reports(
+        split=args.split_report,
+        train=args.train_report,
+        evaluated=args.evaluated,
+        merge=args.merge_report,
+        verified=args.verified,
+        types=params.export.verified,
+    )
+    with atomic_folder(args.out) as folder:
+        package(experiment, figures, args.gguf, Inputs(args.base, args.data, args.merged), folder)
+
+
+if __name__ == "__main__":
+    run(main)

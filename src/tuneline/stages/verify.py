@@ -1,0 +1,34 @@
+"""Compare one GGUF with the merged model it came from: tokens, logits, task score; fail outside its budget."""
+
+from tuneline.config.params import read_params
+from tuneline.entry import run, stage_arguments
+from tuneline.evaluation.heldout import read_heldout
+from tuneline.evaluation.tasks import score
+from tuneline.export.answers import loss_metrics, read_reference, write_answers
+from tuneline.export.budget import check_budget
+from tuneline.export.quantize import gguf_type
+from tuneline.export.verify import Link, measure
+from tuneline.output import write_metrics
+
+
+def main() -> None:
+    paths = ("gguf", "merged", "test", "reference", "resources", "predictions", "metrics", "speed")
+    args = stage_arguments(__doc__, *paths, names=("type",))
+    params = read_params(args.params)
+    link = Link(args.merged, args.gguf, gguf_type(args.type))
+    heldout = read_heldout(args.test, params.export.score_examples)
+    reference = read_reference(args.reference, heldout)
+    asked = [example for example in heldout if example.id in reference]
+    compared = read_heldout(args.test, params.export.verify_examples)
+    measured = measure(link, compared, asked, params.export.n_ctx, params.eval.max_new_tokens)
+    scores = score(params.eval.task, asked, measured.answers, args.resources, params.eval.statement_timeout_s)
+    tuned_scores = [reference[example.id] for example in asked]
+    metrics = measured.metrics | loss_metrics(scores, tuned_scores, params.eval.confidence)
+    write_answers(args.predictions, asked, measured.answers, scores)
+    write_metrics(args.speed, measured.speed)
+    write_metrics(args.metrics, metrics)  # before the check, so that a failure can be looked into
+    check_budget(link.type, metrics, params.export.budgets[link.type])
+
+
+if __name__ == "__main__":
+    run(main)

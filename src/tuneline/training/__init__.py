@@ -1,0 +1,1 @@
+"""Training: the tokens, the batches, the loop and its curves."""

@@ -1,0 +1,100 @@
+"""What happens beside training: progress on the terminal, and the best weights kept."""
+
+import sys
+import time
+from typing import Any
+
+import torch
+from tqdm import tqdm  # type: ignore[import-untyped]  # no stubs
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
+
+
+class BestWeights(TrainerCallback):
+    """Stops after `patience` validations without improvement; `restore` puts the best weights back.
+
+    They are kept in host memory: for an adapter that is little, for a full model a copy of the weights.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self._patience = patience
+        self._n_since_best = 0
+        self._best: dict[str, torch.Tensor] = {}
+        self.best_loss_nats = float("inf")
+        self.best_step = 0
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Keep the weights when the validation loss is the lowest so far, else count."""
+        loss = kwargs["metrics"]["eval_loss"]
+        if loss < self.best_loss_nats:
+            self.best_loss_nats, self.best_step, self._n_since_best = loss, state.global_step, 0
+            self._best = {name: p.detach().to("cpu", copy=True) for name, p in _trained(kwargs["model"])}
+            return
+        self._n_since_best += 1
+        control.should_training_stop = self._n_since_best >= self._patience
+
+    def restore(self, model: torch.nn.Module) -> None:
+        """Put the weights of `best_step` back into `model`."""
+        with torch.no_grad():
+            for name, parameter in _trained(model):
+                parameter.copy_(self._best[name])
+
+
+class LastStep(TrainerCallback):
+    """Logs and validates at the last step, wherever `logging_steps` and `eval_steps` fall: the curve has an end."""
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Ask for both at `max_steps`."""
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+            control.should_evaluate = args.eval_strategy != IntervalStrategy.NO
+
+
+class Progress(TrainerCallback):
+    """A bar with loss and time left in a terminal; a plain line per logged point in a pipe."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+        self._started = time.monotonic()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the bar, or say how much there is to do."""
+        self._started = time.monotonic()
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=state.max_steps, unit="step", dynamic_ncols=True)
+        else:
+            _say(f"train: {state.max_steps} steps of {args.train_batch_size * args.gradient_accumulation_steps} rows")
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(1)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Show the newest figures."""
+        figures = {key: kwargs["logs"][key] for key in ("loss", "eval_loss", "learning_rate") if key in kwargs["logs"]}
+        text = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+        elif figures:
+            n_left = state.max_steps - state.global_step
+            seconds = (time.monotonic() - self._started) / max(1, state.global_step) * n_left
+            left = f", {seconds:.0f} s left" if n_left else ""
+            _say(f"train: step {state.global_step}/{state.max_steps}, {text}{left}")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _trained(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,64 @@
+"""What stands in the tokens: figures for the metrics file, and a few rows rendered with their targets marked."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from transformers import PreTrainedTokenizerBase
+
+from tuneline.training.tokens import IGNORED, SPECIAL_TOKEN, TOO_LONG, Tokenized, TokenRow
+
+PREVIEW_ROWS = 3
+
+
+def token_metrics(train: Tokenized, val: Tokenized) -> dict[str, float | int]:
+    """Counts over the training rows, and how many validation rows there are. Needs at least one training row."""
+    lengths = sorted(len(row.input_ids) for row in train.rows)
+    n_tokens, n_trained = sum(lengths), sum(row.n_targets for row in train.rows)
+    return {
+        "n_train_rows": len(train.rows),
+        "n_val_rows": len(val.rows),
+        "n_tokens": n_tokens,
+        "n_trained_tokens": n_trained,
+        "trained_token_fraction": n_trained / n_tokens,
+        "row_tokens_p50": percentile(lengths, 50),
+        "row_tokens_p95": percentile(lengths, 95),
+        "row_tokens_max": lengths[-1],
+        "n_truncated_rows": train.n_left_out(TOO_LONG) + val.n_left_out(TOO_LONG),
+        "truncated_fraction": train.truncated_fraction,
+        "n_special_token_rows": train.n_left_out(SPECIAL_TOKEN) + val.n_left_out(SPECIAL_TOKEN),
+    }
+
+
+def percentile(ascending: Sequence[int], percent: int) -> int:
+    """The smallest value that at least `percent` per cent of the values do not exceed (nearest rank)."""
+    rank = -(-percent * len(ascending) // 100)
+    return ascending[max(1, rank) - 1]
+
+
+def preview(tokenizer: PreTrainedTokenizerBase, rows: Sequence[TokenRow], title: str) -> str:
+    """Markdown of the first rows, run by run: what is trained stands under a mark of its own."""
+    shown = rows[:PREVIEW_ROWS]
+    head = (
+        f"# {title}\n\nWhat the model sees, and what it is **trained** to say, in {len(shown)} of {len(rows)} rows.\n"
+    )
+    return "\n".join([head, *(_row_preview(tokenizer, row) for row in shown)])
+
+
+def _row_preview(tokenizer: PreTrainedTokenizerBase, row: TokenRow) -> str:
+    title = f"## Row {row.id}: {len(row.input_ids)} tokens, {row.n_targets} trained\n"
+    return "\n".join([title, *_runs(tokenizer, row)])
+
+
+def _runs(tokenizer: PreTrainedTokenizerBase, row: TokenRow) -> Iterator[str]:
+    pairs = list(zip(row.input_ids, row.labels, strict=True))
+    for is_target, run in groupby(pairs, key=lambda pair: pair[1] != IGNORED):
+        ids = [token for token, _ in run]
+        mark = "**trained**" if is_target else "context"
+        yield f"{mark}, {len(ids)} tokens:\n\n{_fenced(str(tokenizer.decode(ids)))}\n"
+
+
+def _fenced(text: str) -> str:
+    """A code block whose fence is longer than any run of backticks in the text."""
+    longest = max((len(list(run)) for is_tick, run in groupby(text, "`".__eq__) if is_tick), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}"

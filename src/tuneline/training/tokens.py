@@ -1,0 +1,219 @@
+"""From examples to the very tokens and targets that training sees: made once, checked, kept in Parquet."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa  # type: ignore[import-untyped]  # no stubs
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+from transformers import PreTrainedTokenizerBase
+
+from tuneline.config.schema import Objective
+from tuneline.data.records import Example, Rejected, as_json, contents
+from tuneline.errors import BudgetError, DataError, ModelError
+from tuneline.model.template import encode_conversation, encode_prompt, encode_text, special_tokens_in
+from tuneline.output import atomic_file
+
+IGNORED = -100  # a label without loss, in Transformers and TRL
+TOO_LONG = "too_long"
+SPECIAL_TOKEN = "special_token"  # noqa: S105  (the name of a rule)
+SCHEMA = pa.schema([("id", pa.string()), ("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """One training sequence. `labels[t]` is `input_ids[t]` where it is a target, else `IGNORED`; the first never
+    is one, since nothing precedes it. So the targets of rows that share a packed row stay their own."""
+
+    id: str
+    input_ids: list[int]
+    labels: list[int]
+
+    @property
+    def n_targets(self) -> int:
+        """Tokens the model is trained to produce."""
+        return sum(label != IGNORED for label in self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """Rows to train on, and those left out with the reason; every example of the objective is in one of the two."""
+
+    rows: list[TokenRow] = field(default_factory=list)
+    left_out: list[Rejected] = field(default_factory=list)
+
+    def n_left_out(self, rule: str) -> int:
+        """How many rows the rule `TOO_LONG` or `SPECIAL_TOKEN` left out."""
+        return sum(row.rule == rule for row in self.left_out)
+
+    @property
+    def truncated_fraction(self) -> float:
+        """Share of the examples that would have lost tokens to the length limit."""
+        n_truncated = self.n_left_out(TOO_LONG)
+        n_kept = len({row.id.partition("#")[0] for row in self.rows})
+        return n_truncated / max(1, n_kept + len(self.left_out))
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Iterable[Example],
+    objective: Objective,
+    max_length_tokens: int,
+    stop_token_ids: Sequence[int],
+) -> Tokenized:
+    """Tokens and targets of the examples that the objective uses: conversations (sft) or texts (pretrain).
+
+    A conversation longer than `max_length_tokens` is left out, never trained half; a text is cut into rows that
+    overlap by one token, so that each of its tokens but the first is a target once. Raises `ModelError` or
+    `DataError`, with the row's source:line, for a row that would train no token, teach no end, or start with two BOS.
+    """
+    tokenized = Tokenized()
+    for example in examples:
+        match objective:
+            case "sft" if example.text is None:
+                _add_conversation(tokenized, tokenizer, example, max_length_tokens, stop_token_ids)
+            case "pretrain" if example.text is not None:
+                _add_text(tokenized, tokenizer, example, max_length_tokens)
+    return tokenized
+
+
+def check_truncation(tokenized: Tokenized, split: str, max_length_tokens: int, allowed_fraction: float) -> None:
+    """Raise `BudgetError` when more rows than allowed are too long."""
+    fraction = tokenized.truncated_fraction
+    if fraction > allowed_fraction:
+        worst = next(row for row in tokenized.left_out if row.rule == TOO_LONG)
+        raise BudgetError(
+            f"train.max_truncated_fraction: {fraction:.3g} of the {split} rows ({tokenized.n_left_out(TOO_LONG)}) are "
+            f"longer than max_length {max_length_tokens}, allowed is {allowed_fraction:g}; first: "
+            f"{worst.source}:{worst.line} ({worst.reason}); raise the phase's max_length, shorten the rows "
+            "(clean.length.max_chars), or allow more to be left out"
+        )
+
+
+def check_rows(tokenized: Tokenized, objective: Objective, splits: Path) -> None:
+    """Raise `DataError` when there is nothing to train on."""
+    if not tokenized.rows:
+        wanted = {"sft": "messages", "pretrain": "text"}[objective]
+        raise DataError(
+            f"{splits}/train.jsonl: no row with {wanted} to train on (objective {objective}, "
+            f"{len(tokenized.left_out)} left out); choose data with such rows, or another recipe"
+        )
+
+
+def write_tokens(path: Path, rows: Sequence[TokenRow]) -> None:
+    """Write rows as Parquet, the same bytes for the same rows."""
+    columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names}
+    with atomic_file(path) as temporary:
+        pq.write_table(pa.table(columns, schema=SCHEMA), temporary)
+
+
+def read_tokens(path: Path) -> list[TokenRow]:
+    """Read what `write_tokens` wrote. Raises `DataError` when it is no such file."""
+    try:
+        table = pq.read_table(path, schema=SCHEMA)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: not a file of tokens ({error}); make it with the inspect stage") from error
+    columns = [table.column(name).to_pylist() for name in SCHEMA.names]
+    return [TokenRow(*values) for values in zip(*columns, strict=True)]
+
+
+def _add_conversation(
+    tokenized: Tokenized,
+    tokenizer: PreTrainedTokenizerBase,
+    example: Example,
+    max_length_tokens: int,
+    stop_token_ids: Sequence[int],
+) -> None:
+    where = _where(example)
+    if names := special_tokens_in(tokenizer, contents(example)):
+        reason = f"contains {', '.join(names)}, which the model reads as the start or end of a turn"
+        tokenized.left_out.append(_left_out(example, SPECIAL_TOKEN, reason))
+        return
+    with _located(where):
+        encoded = encode_conversation(tokenizer, example.messages)
+        row = _row(example.id, encoded.input_ids, encoded.loss_mask)
+        _check_targets(row, stop_token_ids)
+        _check_served_alike(tokenizer, example, row)
+    if len(row.input_ids) > max_length_tokens:
+        reason = f"{len(row.input_ids)} tokens, max_length is {max_length_tokens}"
+        tokenized.left_out.append(_left_out(example, TOO_LONG, reason))
+    else:
+        tokenized.rows.append(row)
+
+
+def _add_text(
+    tokenized: Tokenized, tokenizer: PreTrainedTokenizerBase, example: Example, max_length_tokens: int
+) -> None:
+    if names := special_tokens_in(tokenizer, contents(example)):
+        reason = f"contains {', '.join(names)}, which the model reads as the end of a text"
+        tokenized.left_out.append(_left_out(example, SPECIAL_TOKEN, reason))
+        return
+    with _located(_where(example)):
+        ids = encode_text(tokenizer, str(example.text))
+    for number, chunk in enumerate(_overlapping_chunks(ids, max_length_tokens)):
+        tokenized.rows.append(_row(f"{example.id}#{number}", chunk, [1] * len(chunk)))
+
+
+def _overlapping_chunks(ids: list[int], max_length_tokens: int) -> Iterator[list[int]]:
+    """Pieces that share one token: it is context in the second, whose first label carries no loss."""
+    stride = max_length_tokens - 1
+    for start in range(0, max(1, len(ids) - 1), stride):
+        yield ids[start : start + max_length_tokens]
+
+
+def _row(id_: str, input_ids: list[int], loss_mask: Sequence[int]) -> TokenRow:
+    mask = [0, *loss_mask[1:]]
+    labels = [token if trained else IGNORED for token, trained in zip(input_ids, mask, strict=True)]
+    return TokenRow(id_, input_ids, labels)
+
+
+def _check_targets(row: TokenRow, stop_token_ids: Sequence[int]) -> None:
+    targets = [label for label in row.labels if label != IGNORED]
+    if not targets:
+        raise DataError(
+            f"row {row.id}: no token would be trained; it has no assistant message, or the chat template's "
+            "{% generation %} block leaves the answer out"
+        )
+    if targets[-1] not in stop_token_ids:
+        raise ModelError(
+            f"row {row.id}: the last trained token is {targets[-1]}, none of the model's end tokens "
+            f"{list(stop_token_ids)}, so it would never learn to stop; put the end token inside the chat template's "
+            "{% generation %} block, or set eos_token_id in generation_config.json"
+        )
+
+
+def _check_served_alike(tokenizer: PreTrainedTokenizerBase, example: Example, row: TokenRow) -> None:
+    """The prompt that generation renders must be what stands before the answer in training."""
+    if example.messages[-1].role != "assistant":
+        return
+    prompt = encode_prompt(tokenizer, example.messages[:-1])
+    last_context = max(t for t, label in enumerate(row.labels) if label == IGNORED and t < _last_target(row))
+    if row.input_ids[: last_context + 1] != prompt:
+        raise ModelError(
+            f"row {row.id}: the chat template renders the prompt for generation in another way than in training; "
+            "make add_generation_prompt and the assistant branch of the template agree"
+        )
+
+
+def _last_target(row: TokenRow) -> int:
+    return max(t for t, label in enumerate(row.labels) if label != IGNORED)
+
+
+def _left_out(example: Example, rule: str, reason: str) -> Rejected:
+    return Rejected(example.source, example.line, "inspect", rule, reason, as_json(example))
+
+
+def _where(example: Example) -> str:
+    return f"{example.source}:{example.line}"
+
+
+@contextmanager
+def _located(where: str) -> Iterator[None]:
+    """Put source:line before what went wrong with a row."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+    except ModelError as error:
+        raise ModelError(f"{where}: {error}") from error

@@ -1,0 +1,122 @@
+"""`tuneline pin`, against a stand-in for the hub's API on this machine."""
+
+import json
+import re
+import shutil
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from omegaconf import OmegaConf
+
+from tuneline.commands import pin
+from tuneline.errors import ConfigError, EnvironmentProblem
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+Answer = tuple[int, dict[str, str], object]
+Hub = Callable[[Answer], str]
+
+
+@contextmanager
+def standing_in(answer: Answer, asked: list[str]) -> Iterator[str]:
+    """The address of a server that gives every request the same answer: status, headers, JSON."""
+    status, headers, content = answer
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            body = json.dumps(content).encode()
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Keep the test's output quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def conf(pytestconfig: pytest.Config, tmp_path: Path) -> Path:
+    shutil.copytree(pytestconfig.rootpath / "conf" / "model", tmp_path / "conf" / "model")
+    return tmp_path / "conf"
+
+
+def pinned(conf: Path, name: str, answer: Answer) -> list[str]:
+    """Run `tuneline pin NAME` against the answer; returns the paths that were asked for."""
+    asked: list[str] = []
+    with standing_in(answer, asked) as endpoint:
+        pin.execute(Namespace(conf=conf, name=name, endpoint=endpoint))
+    return asked
+
+
+def test_pin_writes_the_commit_of_main_and_leaves_the_rest(conf: Path) -> None:
+    path = conf / "model" / "qwen3_8b.yaml"
+    before = path.read_text(encoding="utf-8").splitlines()
+    asked = pinned(conf, "qwen3_8b", (200, {}, {"id": "Qwen/Qwen3-8B", "sha": COMMIT}))
+    after = path.read_text(encoding="utf-8").splitlines()
+    assert asked == ["/api/models/Qwen/Qwen3-8B/revision/main"]
+    assert OmegaConf.load(path).revision == COMMIT
+    assert [old for old, new in zip(before, after, strict=True) if old != new] == [
+        line for line in before if line.startswith("revision:")
+    ]
+    assert "UNPINNED" not in "\n".join(after)
+
+
+def test_pin_moves_an_older_pin(conf: Path) -> None:
+    for commit in (COMMIT, COMMIT[::-1]):
+        pinned(conf, "phi4_mini", (200, {}, {"id": "x/y", "sha": commit}))
+        assert OmegaConf.load(conf / "model" / "phi4_mini.yaml").revision == commit
+
+
+FAILURES: dict[str, tuple[Answer, str]] = {
+    "unknown": ((404, {"X-Error-Code": "RepoNotFound"}, {}), "not on the hub, or private; check name_or_path"),
+    "gated": ((403, {"X-Error-Code": "GatedRepo"}, {}), "gated; accept its licence on the hub"),
+    "not logged in": ((401, {}, {}), "no commit from the hub (Client error '401"),
+    "broken": ((500, {}, {}), "no commit from the hub (Server error '500"),
+    "no commit": ((200, {}, {"id": "x/y"}), "the endpoint answered revision None"),
+    "another service": ((200, {}, {"id": "x/y", "sha": "main"}), "the endpoint answered revision 'main'"),
+}
+
+
+@pytest.mark.parametrize(("answer", "message"), FAILURES.values(), ids=FAILURES)
+def test_a_refusal_is_one_line_and_changes_nothing(answer: Answer, message: str, conf: Path) -> None:
+    path = conf / "model" / "gemma3_1b.yaml"
+    before = path.read_bytes()
+    with pytest.raises(EnvironmentProblem, match=re.escape(f"google/gemma-3-1b-it: {message}")) as caught:
+        pinned(conf, "gemma3_1b", answer)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == before
+
+
+def test_no_network_is_one_line(conf: Path) -> None:
+    with standing_in((200, {}, {}), []) as endpoint:
+        pass  # closed again: nothing listens there
+    with pytest.raises(EnvironmentProblem, match=r"no commit from the hub \(.*\); check the network"):
+        pin.execute(Namespace(conf=conf, name="qwen3_8b", endpoint=endpoint))
+
+
+def test_a_local_model_is_refused(conf: Path) -> None:
+    with pytest.raises(ConfigError, match="is a folder, which DVC hashes; only hub models are pinned"):
+        pin.execute(Namespace(conf=conf, name="sqlama", endpoint=None))
+
+
+@pytest.mark.parametrize("name", ["qwen3_8", "../model/qwen3_8b", "qwen3_8b.yaml"])
+def test_an_unknown_name_lists_the_known_ones(name: str, conf: Path) -> None:
+    with pytest.raises(ConfigError, match=r"allowed is gemma3_1b, .*; did you mean 'qwen3_8b'\?"):
+        pin.execute(Namespace(conf=conf, name=name, endpoint=None))
+
+
+def test_a_file_without_a_revision_line_is_refused() -> None:
+    for text in ("name: x\n", "revision: null\nrevision: null\n", "model:\n  revision: null\n"):
+        with pytest.raises(ConfigError, match=r"lines `revision: \.\.\.`, allowed is one"):
+            pin.with_revision(text, COMMIT, Path("x.yaml"))

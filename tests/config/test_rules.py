@@ -1,0 +1,208 @@
+"""Rules that compare keys: each is broken once, and met once where that is not the shipped default."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tuneline.config.schema import Params
+from tuneline.errors import ConfigError
+
+Check = Callable[[dict[str, Any]], Params]
+Problem = Callable[[dict[str, Any]], str]
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+HUB_DATA = {"repo": "org/rows", "revision": COMMIT, "config": None, "split": "train"}
+HUB_MODEL = {
+    "model.name": "big",
+    "model.name_or_path": "Org/Big-1.0",
+    "model.tracked_path": "conf/model/big.yaml",
+    "model.revision": COMMIT,
+    "recipe.phases.sft.init": "conf/model/big.yaml",
+}
+CUDA = {"hardware.device": "cuda", "hardware.memory_gib": 24.0, "hardware.precision": "bf16"}
+FOUR_BITS = {
+    "load_in_4bit": True,
+    "bnb_4bit_quant_type": "nf4",
+    "bnb_4bit_use_double_quant": True,
+    "bnb_4bit_compute_dtype": "bfloat16",
+}
+QLORA = {**CUDA, "method.name": "qlora", "quantization": FOUR_BITS}
+PHASE = {
+    "objective": "pretrain",
+    "init": "models/base/sqlama",
+    "num_train_epochs": 1.0,
+    "max_steps": -1,
+    "learning_rate": 1e-3,
+    "max_length": 384,
+    "packing": True,
+}
+BUDGET = {"kl_mean_nats": 0.1, "top1_agreement": 0.9, "execution_accuracy_drop": 0.1}
+SOURCE = {"name": "extra", "path": "data/raw/text_to_sql/x.jsonl", "hub": None, "format": "auto", "role": "pool"}
+DEVICE_4BIT_CPU = {"hardware.device": "cpu", "hardware.precision": "bf16"}
+
+ALLOWED = {
+    "a pinned hub model": HUB_MODEL,
+    "full": {"method.name": "full", "method.family": "full", "lora": None},
+    "dora": {"method.name": "dora", "lora.use_dora": True},
+    "rslora": {"method.name": "rslora", "lora.use_rslora": True},
+    "qlora on cuda": QLORA,
+    "qlora on cpu": {**QLORA, **DEVICE_4BIT_CPU},
+    "qlora with dora": {**QLORA, "lora.use_dora": True},
+    "fp16 on cuda": {**CUDA, "hardware.precision": "fp16"},
+    "flash attention on cuda": {**CUDA, "hardware.attn_implementation": "flash_attention_2"},
+    "8-bit optimizer on cuda": {**CUDA, "hardware.optim": "paged_adamw_8bit"},
+    "several devices": {**CUDA, "hardware.num_devices": 4, "hardware.micro_batch_size": 8},
+    "bf16 on cpu": {"hardware.precision": "bf16"},
+    "mps": {"hardware.device": "mps", "hardware.memory_gib": 64.0},
+    "a fixed number of steps": {"recipe.phases.sft.max_steps": 3},
+    "no quants": {"export.quants": [], "export.verified": ["f16"], "export.package": "f16"},
+    "a constant rate": {"train.lr_scheduler_type": "constant", "train.warmup_ratio": 0.0},
+    "a hub dataset": {
+        "data.sources.1.path": None,
+        "data.sources.1.hub": HUB_DATA,
+    },
+}
+
+
+@pytest.mark.parametrize("changes", ALLOWED.values(), ids=ALLOWED)
+def test_allowed(changes: dict[str, Any], check: Check) -> None:
+    check(changes)
+
+
+REFUSED = {
+    "hub model without revision": ({**HUB_MODEL, "model.revision": None}, "model.revision: null"),
+    "revision of a folder": ({"model.revision": COMMIT}, "model.revision: '0123"),
+    "hub model watched elsewhere": (
+        {**HUB_MODEL, "model.name": "other"},
+        "model.tracked_path: 'conf/model/big.yaml', allowed is conf/model/other.yaml",
+    ),
+    "folder watched as a hub model": (
+        {**HUB_MODEL, "model.name_or_path": "models/base/big"},
+        "model.name_or_path: 'models/base/big', allowed is a hub id",
+    ),
+    "hub id watched as a folder": (
+        {"model.name_or_path": "Org/Big", "model.tracked_path": "Org/Big", "recipe.phases.sft.init": "Org/Big"},
+        "model.name_or_path: 'Org/Big', allowed for a folder is one in models/",
+    ),
+    "family of full": ({"method.name": "full", "lora": None}, "method.family: 'adapter', allowed with method full"),
+    "family of lora": ({"method.family": "full"}, "method.family: 'full', allowed with method lora is adapter"),
+    "full with lora": ({"method.name": "full", "method.family": "full"}, "lora: set, allowed with method full is null"),
+    "lora without lora": ({"lora": None}, "lora: null, method lora needs it"),
+    "dora in lora": ({"lora.use_dora": True}, "lora.use_dora: true, allowed with method lora is false"),
+    "rslora in lora": ({"lora.use_rslora": True}, "lora.use_rslora: true, allowed with method lora is false"),
+    "dora without dora": ({"method.name": "dora"}, "lora.use_dora: false, allowed with method dora is true"),
+    "rslora without rslora": ({"method.name": "rslora"}, "lora.use_rslora: false, allowed with method rslora"),
+    "qlora without 4 bits": ({"method.name": "qlora"}, "quantization: null, method qlora needs it"),
+    "4 bits without qlora": ({**QLORA, "method.name": "lora"}, "quantization: set, allowed with method lora is null"),
+    "4 bits in another type": (
+        {**QLORA, "hardware.precision": "fp16"},
+        "quantization.bnb_4bit_compute_dtype: 'bfloat16', allowed with hardware.precision fp16 is float16",
+    ),
+    "qlora on mps": (
+        {
+            **QLORA,
+            "hardware.device": "mps",
+            "hardware.precision": "fp32",
+            "quantization": {**FOUR_BITS, "bnb_4bit_compute_dtype": "float32"},
+        },
+        "hardware.device: 'mps', allowed with method qlora is cuda or cpu",
+    ),
+    "final phase unknown": ({"recipe.final": "dpo"}, "recipe.final: 'dpo', allowed is a phase of the recipe: sft"),
+    "init unknown": (
+        {"recipe.phases.sft.init": "models/phase/sft"},
+        "recipe.phases.sft.init: 'models/phase/sft', allowed is the base or an earlier phase: models/base/sqlama",
+    ),
+    "init from a later phase": (
+        {"recipe.phases.sft.init": "models/phase/late", "recipe.phases.late": PHASE},
+        "recipe.phases.sft.init: 'models/phase/late'",
+    ),
+    "rows longer than the model": ({"recipe.phases.sft.max_length": 513}, "recipe.phases.sft.max_length: 513"),
+    "no steps": ({"recipe.phases.sft.max_steps": 0}, "recipe.phases.sft.max_steps: 0, allowed is a number of steps"),
+    "two sources of one name": ({"data.sources.2.name": "pool"}, "data.sources[2].name: 'pool'"),
+    "path and hub": ({"data.sources.0.hub": HUB_DATA}, "data.sources[0]: path and hub both set"),
+    "neither path nor hub": ({"data.sources.0.path": None}, "data.sources[0]: path and hub both null"),
+    "file that DVC does not watch": (
+        {"data.sources.0.path": "data/raw/text_to_sql_old/x.jsonl"},
+        "data.sources[0].path: 'data/raw/text_to_sql_old/x.jsonl', allowed is a file in data.tracked_path",
+    ),
+    "hub data without their pin watched": (
+        {"data.sources": [{**SOURCE, "path": None, "hub": HUB_DATA, "role": "pool"}], "split.test_fraction": 0.1},
+        "data.tracked_path: 'data/raw/text_to_sql', allowed for hub datasets",
+    ),
+    "nothing to train on": ({"data.sources": [{**SOURCE, "role": "test"}]}, "data.sources: nothing to train on"),
+    "no test rows": ({"data.sources": [SOURCE]}, "split.test_fraction: 0.0, allowed is more than 0"),
+    "test rows twice": ({"split.test_fraction": 0.1}, "split.test_fraction: 0.1, allowed is 0.0"),
+    "nothing left to train on": (
+        {"data.sources": [SOURCE], "split.test_fraction": 0.5, "split.val_fraction": 0.5},
+        "split.val_fraction: 0.5, allowed is less than 1 - split.test_fraction = 0.5",
+    ),
+    "shortest above longest": ({"clean.length.min_chars": 4001}, "clean.length.min_chars: 4001"),
+    "batch not divisible": ({"train.global_batch_size": 48}, "train.global_batch_size: 48, allowed is a multiple"),
+    "batch not divisible by devices": (
+        {**CUDA, "hardware.num_devices": 3},
+        "train.global_batch_size: 32, allowed is a multiple of hardware.micro_batch_size * hardware.num_devices = 96",
+    ),
+    "warm-up that nothing does": ({"train.lr_scheduler_type": "constant"}, "train.warmup_ratio: 0.05"),
+    "fp16 on cpu": ({"hardware.precision": "fp16"}, "hardware.precision: 'fp16', allowed on cpu is fp32, bf16"),
+    "bf16 on mps": (
+        {"hardware.device": "mps", "hardware.precision": "bf16"},
+        "hardware.precision: 'bf16', allowed on mps is fp32",
+    ),
+    "two processors": (
+        {"hardware.num_devices": 2, "hardware.micro_batch_size": 16},
+        "hardware.num_devices: 2, allowed on cpu is 1",
+    ),
+    "8-bit optimizer on cpu": ({"hardware.optim": "paged_adamw_8bit"}, "hardware.optim: 'paged_adamw_8bit'"),
+    "flash attention on cpu": (
+        {"hardware.attn_implementation": "flash_attention_2"},
+        "hardware.attn_implementation: 'flash_attention_2', allowed on cpu in fp32 is sdpa, eager",
+    ),
+    "flash attention in fp32": (
+        {**CUDA, "hardware.precision": "fp32", "hardware.attn_implementation": "flash_attention_2"},
+        "hardware.attn_implementation: 'flash_attention_2', allowed on cuda in fp32 is sdpa, eager",
+    ),
+    "cuda of unknown size": ({**CUDA, "hardware.memory_gib": None}, "hardware.memory_gib: null"),
+    "queries without a database": ({"data.meta_fields": []}, "eval.task: 'text_to_sql' needs 'database'"),
+    "answer longer than the context": ({"eval.max_new_tokens": 512}, "eval.max_new_tokens: 512"),
+    "verified by hand": ({"export.verified": ["f16", "q8_0"]}, "export.verified: 'f16, q8_0', allowed is outtype"),
+    "the same quant twice": (
+        {"export.quants": ["q8_0", "q8_0"], "export.verified": ["f16", "q8_0", "q8_0"]},
+        "export.quants: 'q8_0, q8_0', allowed is each type once",
+    ),
+    "package not made": ({"export.package": "q6_k"}, "export.package: 'q6_k', allowed is a verified type"),
+    "type without budget": (
+        {"export.quants": ["q8_0", "q4_0"], "export.verified": ["f16", "q8_0", "q4_0"]},
+        "export.budgets.q4_0: missing",
+    ),
+    "context longer than the model": ({"export.n_ctx": 513}, "export.n_ctx: 513, allowed is at most"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED.values(), ids=REFUSED)
+def test_refused(changes: dict[str, Any], message: str, problem: Problem) -> None:
+    assert problem(changes).startswith(message)
+
+
+def test_an_unpinned_model_is_told_the_command_that_pins_it(problem: Problem) -> None:
+    assert "`tuneline pin big`" in problem({**HUB_MODEL, "model.revision": None})
+
+
+def test_a_hub_revision_is_a_full_commit(problem: Problem) -> None:
+    for revision in ("main", COMMIT[:7], COMMIT.upper()):
+        assert "40 lower-case hex digits" in problem({**HUB_MODEL, "model.revision": revision})
+
+
+def test_a_chain_may_start_at_any_earlier_phase(check: Check) -> None:
+    # a later phase may build on the base or on any phase before it; dicts keep their order
+    late = {**PHASE, "init": "models/phase/sft"}
+    params = check({"recipe.phases.late": late, "recipe.final": "late"})
+    assert list(params.recipe.phases) == ["sft", "late"]
+
+
+def test_all_broken_rules_are_told_at_once(check: Check) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check({"lora": None, "export.n_ctx": 9999, "train.global_batch_size": 33})
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "params.yaml: 3 problems"
+    assert [line.split(":")[0].strip() for line in lines[1:]] == ["lora", "train.global_batch_size", "export.n_ctx"]

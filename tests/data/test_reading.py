@@ -1,0 +1,300 @@
+"""The strict reader: whatever the file holds, every row comes out once, as an object or with file:line."""
+
+import csv
+import io
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tuneline.data.reading import read_rows
+from tuneline.data.rows import MAX_ROW_BYTES, BadRow, Row
+from tuneline.errors import DataError
+
+GOOD = b'{"text": "fine"}'
+
+# name -> (the line, what its reason must say)
+BAD_LINES = {
+    "bad JSON": (b'{"text": oops}', "not JSON"),
+    "truncated": (b'{"text": "no end', "not JSON"),
+    "two objects": (b'{"text": "a"} {"text": "b"}', "more text after the object, at column 14"),
+    "invalid UTF-8": (b'{"text": "\xff"}', "byte 0xff at column 11 is not UTF-8"),
+    "overlong UTF-8": (b'{"text": "\xc0\xaf"}', "is not UTF-8"),
+    "UTF-8 surrogate": (b'{"text": "\xed\xa0\x80"}', "is not UTF-8"),
+    "lone surrogate": (rb'{"text": "\ud800"}', "lone surrogate"),
+    "lone surrogate in a key": (rb'{"text": "a", "\uDEAD": 1}', "lone surrogate"),
+    "duplicate key": (b'{"text": "a", "text": "b"}', "key 'text' occurs twice"),
+    "nested duplicate key": (b'{"text": "a", "m": [{"k": 1, "k": 2}]}', "key 'k' occurs twice"),
+    "NaN": (b'{"text": "a", "score": NaN}', "NaN is not JSON"),
+    "Infinity": (b'{"text": "a", "score": -Infinity}', "-Infinity is not JSON"),
+    "float overflow": (b'{"text": "a", "score": 1e999}', "too large"),
+    "5,000 digits": (b'{"text": "a", "n": ' + b"9" * 5000 + b"}", "an integer of 5000 digits"),
+    "65 bits": (b'{"text": "a", "n": 9223372036854775808}', "an integer of 19 digits does not fit 64 bits"),
+    "depth 65": (b'{"text": ' + b"[" * 64 + b"]" * 64 + b"}", "nested deeper than 64"),
+    "depth 100,000": (b'{"text": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested deeper than 64"),
+    "null": (b"null", "the row is null; an object is expected"),
+    "scalar": (b"42", "the row is a number"),
+    "true": (b"true", "the row is true or false"),
+    "list": (b'[{"text": "a"}]', "the row is a list"),
+    "BOM inside": (b'\xef\xbb\xbf{"text": "a"}', "not JSON"),
+    "raw tab in a string": (b'{"text": "a\tb"}', "not JSON"),
+    "UTF-16 line": ('{"text": "a"}'.encode("utf-16-le"), "not JSON"),
+}
+
+
+def rows_of(tmp_path: Path, content: bytes, extension: str = "jsonl") -> list[Row | BadRow]:
+    path = tmp_path / f"rows.{extension}"
+    path.write_bytes(content)
+    return list(read_rows(path))
+
+
+@pytest.mark.parametrize("name", BAD_LINES)
+def test_a_bad_jsonl_line_is_rejected_with_its_place_and_the_others_stay(name: str, tmp_path: Path) -> None:
+    line, reason = BAD_LINES[name]
+    first, bad, last = rows_of(tmp_path, GOOD + b"\n" + line + b"\n" + GOOD + b"\n")
+    assert isinstance(first, Row)
+    assert isinstance(last, Row)
+    assert isinstance(bad, BadRow)
+    assert bad.place == f"{tmp_path}/rows.jsonl:2"
+    assert bad.line == 2
+    assert reason in bad.reason
+    assert "\n" not in bad.reason
+
+
+# What breaks the syntax of the whole array has a test of its own below.
+SYNTAX = {"bad JSON", "truncated", "two objects", "UTF-16 line", "BOM inside", "raw tab in a string"}
+
+
+@pytest.mark.parametrize("name", sorted(set(BAD_LINES) - SYNTAX))
+def test_a_bad_array_element_is_rejected_alone(name: str, tmp_path: Path) -> None:
+    line, reason = BAD_LINES[name]
+    first, bad, last = rows_of(tmp_path, b"[" + GOOD + b",\n" + line + b",\n" + GOOD + b"]", "json")
+    assert isinstance(first, Row)
+    assert isinstance(last, Row)
+    assert isinstance(bad, BadRow)
+    assert bad.place == f"{tmp_path}/rows.json:2"
+    assert reason.split(" at column")[0] in bad.reason
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b'[{"text": "a"},\n{"text": "b"', 2),
+        (b'[{"text": "a"},\n{"text": "b"}', 2),
+        (b'[{"text": "a"},\n', 2),
+        (b'[{"text": "a"}\n {"text": "b"}]', 2),
+        (b'[{"text": "a"}]\n[]', 1),
+        (b'[{"text": "a"},\n{"text": "a\tb"}]', 2),
+        (b'{"text": "a"}\n{"text": "b"}', 1),
+    ],
+)
+def test_a_broken_array_is_an_error_with_its_line(content: bytes, line: int, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"rows\.json:{line}: "):
+        rows_of(tmp_path, content, "json")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "is empty"),
+        (b"\n \n\r\n\t\n", "holds no rows"),
+        ('{"text": "a"}\n'.encode("utf-16"), "UTF-16"),
+        ('{"text": "a"}\n'.encode("utf-16-be"), "zero byte"),
+        ('{"text": "a"}\n'.encode("utf-32-le"), "zero byte"),
+        (b"\x1f\x8b\x08\x00rest", "gzip"),
+        (b"\x28\xb5\x2f\xfdrest", "zstd"),
+        (b"PK\x03\x04rest", "zip"),
+        (b"PAR1rest", "Parquet"),
+    ],
+)
+def test_a_file_that_holds_no_utf8_rows_is_an_error_naming_it(content: bytes, problem: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"rows\.jsonl: .*{problem}"):
+        rows_of(tmp_path, content)
+
+
+def test_an_empty_array_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no rows"):
+        rows_of(tmp_path, b" [ ] \n", "json")
+
+
+def test_a_missing_file_a_folder_and_an_unknown_extension_are_errors_with_the_fix(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"absent\.jsonl: no such file; .*data\.sources"):
+        list(read_rows(tmp_path / "absent.jsonl"))
+    with pytest.raises(DataError, match="is no file"):
+        list(read_rows(tmp_path))
+    with pytest.raises(DataError, match=r"'\.xml' is unknown; allowed: \.jsonl, \.json, \.csv, \.parquet"):
+        rows_of(tmp_path, b"<a/>", "xml")
+
+
+def test_an_oversized_line_is_rejected_with_its_size_and_its_start(tmp_path: Path) -> None:
+    long = b'{"text": "' + b"a" * MAX_ROW_BYTES + b'"}'
+    first, bad, last = rows_of(tmp_path, GOOD + b"\n" + long + b"\n" + GOOD)
+    assert isinstance(first, Row)
+    assert isinstance(last, Row)
+    assert isinstance(bad, BadRow)
+    assert f"a line of {len(long) + 1} bytes" in bad.reason
+    assert bad.raw.startswith('{"text": "aaa')
+    assert len(bad.raw) < 2000
+
+
+def test_a_bom_crlf_and_blank_lines_change_no_row_and_line_numbers_count_them(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path, b"\xef\xbb\xbf" + GOOD + b"\r\n\r\n" + GOOD)
+    assert [(row.line, isinstance(row, Row)) for row in rows] == [(1, True), (3, True)]
+
+
+def test_only_line_feeds_end_a_line(tmp_path: Path) -> None:
+    text = "a\u2028b\u2029c\u0085d\x0be"
+    content = json.dumps({"text": text}, ensure_ascii=False).encode().replace(b"\x0b", b"\\u000b")
+    (row,) = rows_of(tmp_path, content)
+    assert isinstance(row, Row)
+    assert row.value == {"text": text}
+
+
+def test_a_rejected_line_keeps_what_stood_in_the_file(tmp_path: Path) -> None:
+    (bad,) = rows_of(tmp_path, b'{"text": "caf\xe9"}')
+    assert isinstance(bad, BadRow)
+    assert bad.raw == '{"text": "caf\\xe9"}'
+
+
+def test_array_rows_are_numbered_by_element_and_placed_by_line(tmp_path: Path) -> None:
+    first, second = rows_of(tmp_path, b'[\n{"a": 1,\n "b": 2},\n\n{"a": 3}\n]', "json")
+    assert (first.line, first.place) == (1, f"{tmp_path}/rows.json:2")
+    assert (second.line, second.place) == (2, f"{tmp_path}/rows.json:5")
+
+
+def test_csv_values_are_the_ones_the_standard_writer_wrote(tmp_path: Path) -> None:
+    written = [
+        {"prompt": 'say "hi", please', "completion": "two\nlines"},
+        {"prompt": "u\u2028v", "completion": ""},
+    ]
+    file = io.StringIO()
+    writer = csv.DictWriter(file, ["prompt", "completion"])
+    writer.writeheader()
+    writer.writerows(written)
+    rows = rows_of(tmp_path, file.getvalue().encode(), "csv")
+    assert [row.value for row in rows if isinstance(row, Row)] == written
+    assert [row.line for row in rows] == [2, 4]  # the first record spans lines 2 and 3
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (b"only one", "1 values for 2 columns (prompt, completion)"),
+        (b"a,b,c", "3 values for 2 columns"),
+        (b'"a"b,c', "expected after"),
+        (b"caf\xe9,b", "byte 0xe9 at column 4 is not UTF-8"),
+        (b"a\rb,c", "new-line character"),
+    ],
+)
+def test_a_bad_csv_record_is_rejected_with_its_place_and_the_others_stay(
+    record: bytes, reason: str, tmp_path: Path
+) -> None:
+    first, bad, last = rows_of(tmp_path, b"prompt,completion\na,b\n" + record + b"\nc,d\n", "csv")
+    assert isinstance(first, Row)
+    assert isinstance(last, Row)
+    assert isinstance(bad, BadRow)
+    assert bad.place == f"{tmp_path}/rows.csv:3"
+    assert reason in bad.reason
+    assert bad.raw == record.decode("utf-8", "backslashreplace")
+
+
+def test_an_unclosed_csv_quote_rejects_the_rest_as_one_record_that_is_kept(tmp_path: Path) -> None:
+    first, bad = rows_of(tmp_path, b'prompt,completion\na,b\n"c,d\ne,f\n', "csv")
+    assert isinstance(first, Row)
+    assert isinstance(bad, BadRow)
+    assert "a quote is never closed" in bad.reason
+    assert bad.raw == '"c,d\ne,f'
+
+
+@pytest.mark.parametrize("header", [b"prompt,prompt", b"prompt,", b'"prompt'])
+def test_a_csv_header_must_name_each_column_once(header: bytes, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"rows\.csv:1: the header"):
+        rows_of(tmp_path, header + b"\na,b\n", "csv")
+
+
+def write_parquet(path: Path, columns: dict[str, list[object]]) -> None:
+    import pyarrow  # type: ignore[import-untyped]  # no stubs
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+
+
+def test_parquet_rows_keep_nested_values_and_nulls(tmp_path: Path) -> None:
+    messages = [[{"role": "user", "content": None}], None]
+    path = tmp_path / "rows.parquet"
+    write_parquet(path, {"messages": [*messages], "price": [Decimal("1.50"), None]})
+    assert [row.value for row in read_rows(path) if isinstance(row, Row)] == [
+        {"messages": messages[0], "price": "1.50"},
+        {"messages": None, "price": None},
+    ]
+
+
+def test_a_parquet_value_without_a_json_counterpart_rejects_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    write_parquet(path, {"text": ["a", "b", "c"], "score": [1.0, float("nan"), 2.0], "raw": [b"x", None, None]})
+    first, second, third = read_rows(path)
+    assert isinstance(first, BadRow)
+    assert "raw is a bytes" in first.reason
+    assert isinstance(second, BadRow)
+    assert "score is a number (nan)" in second.reason
+    assert second.place == f"{path}:2"
+    assert isinstance(third, Row)
+
+
+def test_a_file_that_is_no_parquet_is_an_error_naming_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"rows\.parquet: not a readable Parquet file"):
+        rows_of(tmp_path, b"PAR1 nothing else", "parquet")
+
+
+LINE_PIECES = st.sampled_from(
+    [
+        b'{"text": "a"}',
+        b"null",
+        b"[",
+        b"{",
+        b'"',
+        b"\xff",
+        b"\\",
+        b" ",
+        b"\r",
+        b'{"a": 1, "a": 2}',
+        b",",
+        b"]",
+        b"\0",
+    ]
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.lists(LINE_PIECES, max_size=4).map(b"".join) | st.binary(max_size=20), min_size=1, max_size=8))
+def test_every_jsonl_line_that_is_not_blank_comes_out_once_in_order(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]
+) -> None:
+    content = GOOD + b"\n" + b"\n".join(lines)  # a good first line: the look at the first bytes has its own test
+    path = tmp_path_factory.getbasetemp() / "any.jsonl"
+    path.write_bytes(content)
+    expected = [number for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
+    assert [row.line for row in read_rows(path)] == expected
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(LINE_PIECES | st.just(b"\n") | st.binary(max_size=5), max_size=20).map(b"".join))
+@pytest.mark.parametrize(
+    "start", [("json", b"["), ("json", b""), ("csv", b"text,other\n"), ("csv", b""), ("jsonl", b"")]
+)
+def test_no_bytes_crash_the_reader(
+    tmp_path_factory: pytest.TempPathFactory, start: tuple[str, bytes], content: bytes
+) -> None:
+    extension, head = start
+    path = tmp_path_factory.getbasetemp() / f"any.{extension}"
+    path.write_bytes(head + content)
+    try:
+        rows = list(read_rows(path))
+    except DataError as error:
+        assert str(error).startswith(str(path))  # noqa: PT017  (either outcome is right)
+    else:
+        assert rows
+        assert len({row.line for row in rows}) == len(rows)

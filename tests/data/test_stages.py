@@ -1,0 +1,165 @@
+"""The three stages as DVC runs them: files in, files out, and what a failed run leaves behind."""
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tuneline.config.schema import CleanConfig, DataConfig, SourceConfig, SplitConfig
+from tuneline.data.records import read_examples, read_rejected
+from tuneline.entry import run
+from tuneline.stages import clean as clean_stage
+from tuneline.stages import ingest as ingest_stage
+from tuneline.stages import split as split_stage
+
+POOL = [{"prompt": f"question {number}", "completion": f"answer {number}", "database": "x"} for number in range(40)]
+TEST = [{"prompt": f"tested {number}", "completion": f"answer {number}", "database": "x"} for number in range(10)]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "pool.jsonl", [*POOL, POOL[0], {"prompt": "no answer"}, TEST[3]])
+    write_jsonl(tmp_path / "test.jsonl", TEST)
+    return tmp_path
+
+
+@pytest.fixture
+def params(all_rules: CleanConfig, splitting: SplitConfig) -> SimpleNamespace:
+    pool = SourceConfig(name="pool", path="pool.jsonl", hub=None, format="auto", role="pool")
+    test = SourceConfig(name="test", path="test.jsonl", hub=None, format="auto", role="test")
+    data = DataConfig(
+        name="own",
+        tracked_path="data/raw/own",
+        sources=(pool, test),
+        meta_fields=("database",),
+        system_prompt=None,
+        max_rejected_fraction=0.1,
+    )
+    return SimpleNamespace(data=data, clean=all_rules, split=splitting)
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def run_stage(stage: ModuleType, params: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, **paths: str) -> None:
+    arguments = [part for name, path in paths.items() for part in (f"--{name}", path)]
+    monkeypatch.setattr(sys, "argv", ["stage", "--params", "params.yaml", *arguments])
+    monkeypatch.setattr(stage, "read_params", lambda _: params)
+    run(stage.main)
+
+
+def run_ingest(params: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_stage(
+        ingest_stage, params, monkeypatch, examples="in/examples.jsonl", rejected="in/rejected.jsonl", metrics="in.json"
+    )
+
+
+def run_clean(params: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_stage(
+        clean_stage,
+        params,
+        monkeypatch,
+        examples="in/examples.jsonl",
+        out="clean/examples.jsonl",
+        rejected="clean/rejected.jsonl",
+        metrics="clean.json",
+    )
+
+
+def run_split(params: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_stage(split_stage, params, monkeypatch, examples="clean/examples.jsonl", out="splits", metrics="split.json")
+
+
+def test_every_row_is_accounted_for_from_the_raw_file_to_the_splits(
+    workplace: Path, params: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_ingest(params, monkeypatch)
+    run_clean(params, monkeypatch)
+    run_split(params, monkeypatch)
+    ingested, cleaned, divided = (
+        json.loads(Path(name).read_text()) for name in ("in.json", "clean.json", "split.json")
+    )
+    assert (ingested["n_read"], ingested["n_kept"], ingested["n_rejected_by_format"]) == (53, 52, 1)
+    assert (cleaned["n_read"], cleaned["n_kept"], cleaned["n_rejected_by_exact_duplicates"]) == (52, 51, 1)
+    assert (divided["n_read"], divided["n_test"], divided["n_rejected_by_contamination"]) == (51, 10, 1)
+    assert divided["n_train"] + divided["n_val"] == 40
+    assert len(read_examples(workplace / "splits/train.jsonl")) == divided["n_train"]
+    assert len(read_examples(workplace / "splits/val.jsonl")) == divided["n_val"]
+    assert [row.meta for row in read_examples(workplace / "splits/test.jsonl")] == [{"database": "x"}] * 10
+    lost = [
+        read_rejected(Path(name)) for name in ("in/rejected.jsonl", "clean/rejected.jsonl", "splits/rejected.jsonl")
+    ]
+    assert [[(row.source, row.line, row.stage) for row in rows] for rows in lost] == [
+        [("pool", 42, "ingest")],
+        [("pool", 41, "clean")],
+        [("pool", 43, "split")],
+    ]
+    assert "pool: format prompt_completion (found by its keys)" in capsys.readouterr().out
+
+
+def test_two_runs_write_the_same_bytes(
+    workplace: Path, params: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    for _ in range(2):
+        run_ingest(params, monkeypatch)
+        run_clean(params, monkeypatch)
+        run_split(params, monkeypatch)
+        written.append({path: path.read_bytes() for path in sorted(workplace.rglob("*")) if path.is_file()})
+    assert written[0] == written[1]
+    assert len(written[0]) == 2 + 3 + 3 + 5
+
+
+def test_too_many_rejected_rows_fail_ingest_and_leave_the_reasons_but_no_examples(
+    workplace: Path,
+    params: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_jsonl(workplace / "pool.jsonl", [*POOL, *[{"prompt": "no answer"}] * 10])
+    with pytest.raises(SystemExit) as stopped:
+        run_ingest(params, monkeypatch)
+    assert stopped.value.code == 1
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "10 of 60 rows rejected (0.167), more than data.max_rejected_fraction 0.1" in error
+    assert "most often format (10), first pool:41 (pool.jsonl:41: no 'completion'" in error
+    assert "in/rejected.jsonl" in error
+    assert len(read_rejected(workplace / "in/rejected.jsonl")) == 10
+    assert not (workplace / "in/examples.jsonl").exists()
+    assert not (workplace / "in.json").exists()
+
+
+def test_no_row_left_fails_clean_whatever_the_limit(
+    workplace: Path,
+    params: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("pool", "test"):
+        write_jsonl(workplace / f"{name}.jsonl", [{"prompt": "a", "completion": " ", "database": "x"}])
+    run_ingest(params, monkeypatch)
+    params.clean = params.clean.model_copy(update={"max_rejected_fraction": 1.0})
+    with pytest.raises(SystemExit):
+        run_clean(params, monkeypatch)
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: 2 of 2 rows rejected (1), so no row is left; most often empties (2), first pool:1")
+    assert len(read_rejected(workplace / "clean/rejected.jsonl")) == 2
+    assert not (workplace / "clean/examples.jsonl").exists()
+
+
+def test_a_failed_split_leaves_the_earlier_splits_alone(
+    workplace: Path, params: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_ingest(params, monkeypatch)
+    run_clean(params, monkeypatch)
+    run_split(params, monkeypatch)
+    before = {path: path.read_bytes() for path in (workplace / "splits").iterdir()}
+    params.split = params.split.model_copy(update={"on_contamination": "fail"})
+    with pytest.raises(SystemExit):
+        run_split(params, monkeypatch)
+    assert {path: path.read_bytes() for path in (workplace / "splits").iterdir()} == before

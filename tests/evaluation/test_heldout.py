@@ -1,0 +1,50 @@
+"""Which rows are asked, and which part of them."""
+
+from pathlib import Path
+
+import pytest
+
+from tuneline.data.records import Example, Message, make_example, write_examples
+from tuneline.errors import DataError
+from tuneline.evaluation.heldout import check_room, expected_answer, prompt_messages, read_heldout
+
+
+def conversation(line: int) -> Example:
+    messages = (Message("system", "Be brief."), Message("user", f"Question {line}"), Message("assistant", "Yes"))
+    return make_example("test", line, messages, None, {})
+
+
+def test_raw_text_and_unanswered_conversations_are_left_out(tmp_path: Path) -> None:
+    text = make_example("documents", 1, (), "a text", {})
+    unanswered = make_example("test", 2, (Message("assistant", "Hi"), Message("user", "Hm?")), None, {})
+    alone = make_example("test", 3, (Message("assistant", "Hi"),), None, {})
+    write_examples(tmp_path / "test.jsonl", [text, conversation(4), unanswered, alone])
+    assert read_heldout(tmp_path / "test.jsonl", None) == [conversation(4)]
+
+
+def test_a_part_is_the_same_examples_however_the_file_is_ordered(tmp_path: Path) -> None:
+    rows = [conversation(line) for line in range(1, 31)]
+    write_examples(tmp_path / "up.jsonl", rows)
+    write_examples(tmp_path / "down.jsonl", rows[::-1])
+    up, down = read_heldout(tmp_path / "up.jsonl", 10), read_heldout(tmp_path / "down.jsonl", 10)
+    assert len(up) == 10
+    assert up == down[::-1]
+    fewer = read_heldout(tmp_path / "up.jsonl", 5)
+    assert {example.id for example in fewer} < {example.id for example in up}
+
+
+def test_a_part_larger_than_the_file_is_the_file(tmp_path: Path) -> None:
+    write_examples(tmp_path / "test.jsonl", [conversation(1), conversation(2)])
+    assert len(read_heldout(tmp_path / "test.jsonl", 3)) == 2
+
+
+def test_the_prompt_is_everything_before_the_answer() -> None:
+    example = conversation(1)
+    assert [message.role for message in prompt_messages(example)] == ["system", "user"]
+    assert expected_answer(example) == "Yes"
+
+
+def test_an_example_fits_up_to_the_last_position() -> None:
+    check_room([conversation(1)], [90], [10], positions=100)
+    with pytest.raises(DataError, match=r"test:2 .*prompt of 91 tokens and an answer of 10 .*=100"):
+        check_room([conversation(1), conversation(2)], [90, 91], [10, 10], positions=100)

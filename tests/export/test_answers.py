@@ -1,0 +1,55 @@
+"""The GGUF's answers beside the tuned model's, on the same examples."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.export.conftest import conversation
+from tuneline.errors import DataError
+from tuneline.evaluation.tasks.scoring import Score
+from tuneline.export.answers import loss_metrics, read_reference, write_answers
+
+EXAMPLES = [conversation(f"q{i}", f"a{i}") for i in range(4)]
+RIGHT, WRONG = Score(True, True, None), Score(False, False, None)
+RAN = Score(False, True, None)
+
+
+def test_what_was_written_is_read_back_for_the_examples_asked_for(tmp_path: Path) -> None:
+    scores = [RIGHT, WRONG, Score(False, False, "syntax: near x"), RAN]
+    write_answers(tmp_path / "a.jsonl", EXAMPLES, ["a0", "x", "y", "z"], scores)
+    assert read_reference(tmp_path / "a.jsonl", EXAMPLES[1:3]) == {
+        EXAMPLES[1].id: scores[1],
+        EXAMPLES[2].id: scores[2],
+    }
+    first = json.loads((tmp_path / "a.jsonl").read_text().splitlines()[0])
+    assert (first["prompt"], first["expected"], first["predicted"], first["outcome"]) == ("q0", "a0", "a0", "correct")
+
+
+def test_reference_of_another_test_split_is_refused(tmp_path: Path) -> None:
+    write_answers(tmp_path / "a.jsonl", EXAMPLES[:2], ["", ""], [RIGHT, RIGHT])
+    with pytest.raises(DataError, match=r"a\.jsonl: none of its answers .*run evaluate again"):
+        read_reference(tmp_path / "a.jsonl", EXAMPLES[2:])
+
+
+@pytest.mark.parametrize("line", ["{}", "3", '{"id": "a", "exact_match": 1, "execution_match": null, "error": null}'])
+def test_line_that_is_no_scored_answer_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "a.jsonl").write_text(line + "\n")
+    with pytest.raises(DataError, match=r"a\.jsonl:1: not a scored answer"):
+        read_reference(tmp_path / "a.jsonl", EXAMPLES)
+
+
+def test_drop_is_the_loss_of_execution_accuracy() -> None:
+    metrics = loss_metrics([RIGHT, WRONG, WRONG, RAN], [RIGHT, RIGHT, WRONG, RIGHT], 0.95)
+    assert metrics["execution_accuracy"] == 0.5
+    assert metrics["execution_accuracy_drop"] == 0.25
+    assert metrics["exact_match"] == 0.25
+    assert metrics["n_examples"] == 4
+    assert metrics["execution_accuracy_ci95_low"] < 0.5 < metrics["execution_accuracy_ci95_high"]
+
+
+def test_task_without_execution_drops_in_exact_match() -> None:
+    right, wrong = Score(True, None, None), Score(False, None, None)
+    metrics = loss_metrics([right, wrong], [wrong, wrong], 0.95)
+    assert metrics["exact_match_drop"] == -0.5
+    assert not [key for key in metrics if "execution" in key]

@@ -1,0 +1,121 @@
+"""The model card and the lineage: every figure is in its place, nothing unpinned gets through."""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.export.conftest import experiment, reports
+from tuneline.config.schema import HubDatasetConfig
+from tuneline.errors import ConfigError, DataError
+from tuneline.export.card import card
+from tuneline.export.provenance import check_pinned, file_sha256, provenance
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+def front_matter(text: str) -> dict[str, Any]:
+    _, matter, _ = text.split("---\n", 2)
+    fields: dict[str, Any] = yaml.safe_load(matter)
+    return fields
+
+
+def test_card_has_the_hubs_front_matter() -> None:
+    fields = front_matter(card(experiment(), reports()))
+    assert fields["license"] == "apache-2.0"
+    assert fields["base_model"] == "sqlama"
+    assert {"gguf", "lora", "q8_0"} <= set(fields["tags"])
+    (result,) = fields["model-index"][0]["results"]
+    assert result["metrics"] == [{"name": "execution accuracy", "type": "execution_accuracy", "value": 0.85}]
+
+
+def test_card_of_a_hub_model_names_repository_and_commit() -> None:
+    it = experiment(name_or_path="Qwen/Qwen3-8B", revision=REVISION, tracked_path="conf/model/qwen3_8b.yaml")
+    text = card(it, reports())
+    assert front_matter(text)["base_model"] == "Qwen/Qwen3-8B"
+    assert REVISION in text
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        "| base | 3.0 % (1.5 to 5.0) | 2.0 % | 9.500 |",
+        "| tuned | 86.0 % (83.0 to 88.5) | 60.0 % | 1.200 |",
+        "| this file (q8_0) | 85.0 % (82.0 to 87.6) | 59.0 % | 1.210 |",
+        "| q8_0 | 8.7 | 8.50 | 7e-05 | 0.0012 | 99.5 % | 85.0 % | 1.0 points |",
+        "| f16 | 16.4 | 16.01 | 1.6e-07 | 1.1e-06 | 100.0 % | 86.0 % | 0.0 points |",
+        "4000 training, 200 validation and 600 test",
+        "lora (rank 16, alpha 32)",
+        "2.1e-06 of the largest logit",
+        "llama-server -m sqlama-text_to_sql-lora-q8_0.gguf --jinja -c 512 --temp 0",
+        "ollama create sqlama-text_to_sql-lora -f Modelfile",
+        "| train_loss_nats | 0.15 |",
+    ],
+)
+def test_card_quotes_the_reports(figure: str) -> None:
+    assert figure in card(experiment(), reports())
+
+
+def test_card_of_a_task_without_execution_uses_exact_match() -> None:
+    figures = reports()
+    verified = {name: {**row, "exact_match_drop": 0.02} for name, row in figures.verified.items()}
+    for report in (figures.evaluated, *verified.values()):
+        for key in [key for key in report if "execution" in key]:
+            del report[key]  # type: ignore[attr-defined]  # a dict, built for this test
+    text = card(experiment(), type(figures)(figures.split, figures.train, figures.evaluated, figures.merge, verified))
+    assert "execution" not in text
+    assert "| tuned | 60.0 % (57.0 to 63.0) |" in text
+
+
+def test_local_base_and_data_are_pinned_by_their_hashes() -> None:
+    check_pinned(experiment().model, experiment().data)
+
+
+def test_everything_unpinned_is_named_at_once() -> None:
+    it = experiment(name_or_path="Qwen/Qwen3-8B", tracked_path="conf/model/qwen3_8b.yaml", licence="unknown")
+    hub = HubDatasetConfig.model_construct(repo="a/b", revision="main", config=None, split="train")
+    source = it.data.sources[0].model_copy(update={"path": None, "hub": hub})
+    data = it.data.model_copy(update={"sources": (source,)})
+    with pytest.raises(ConfigError) as caught:
+        check_pinned(it.model, data)
+    message = str(caught.value)
+    for part in ("model.revision: 'None'", "tuneline pin", "model.licence: 'unknown'", "hub.revision 'main' of 'pool'"):
+        assert part in message
+
+
+def test_provenance_hashes_inputs_and_outputs_and_names_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "data/sub").mkdir(parents=True)
+    (tmp_path / "data/sub/train.jsonl").write_bytes(b"a\n")
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    inputs = {"data": tmp_path / "data", "base": tmp_path / "m.gguf"}
+    text = provenance(experiment().settings(), inputs, [tmp_path / "m.gguf"], {"merge": {"kl_mean_nats": 0.5}})
+    record = json.loads(text)
+    assert record["inputs"]["data"] == {"sub/train.jsonl": sha256(b"a\n").hexdigest()}
+    assert record["files"] == {"m.gguf": sha256(b"GGUF").hexdigest()} == record["inputs"]["base"]
+    assert record["settings"]["seed"] == 42
+    assert record["settings"]["model"]["licence"] == "apache-2.0"
+    assert set(record["libraries"]) >= {"torch", "transformers", "peft", "llama-cpp-python"}
+    assert str(tmp_path) not in text
+    assert provenance(experiment().settings(), inputs, [tmp_path / "m.gguf"], {"merge": {"kl_mean_nats": 0.5}}) == text
+
+
+def test_settings_digest_changes_with_any_setting(tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    digests = {
+        json.loads(provenance(it.settings(), {"base": tmp_path / "x"}, [], {}))["settings_sha256"]
+        for it in (experiment(), experiment(licence="mit"), experiment())
+    }
+    assert len(digests) == 2
+
+
+def test_empty_input_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nothing there"):
+        provenance({}, {"data": tmp_path}, [], {})
+
+
+def test_hash_of_a_file_is_sha256(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc")
+    assert file_sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

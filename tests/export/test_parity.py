@@ -1,0 +1,211 @@
+"""The links from the merged model to each GGUF: close when all is well, caught when something is not."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.export.conftest import PEFT_WARNING, conversation
+from tuneline.config.schema import BudgetConfig
+from tuneline.data.records import Example
+from tuneline.errors import BudgetError, ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transformers import PreTrainedTokenizerBase
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(PEFT_WARNING)]
+
+N_CTX = 256
+TIGHT = BudgetConfig(kl_mean_nats=1e-4, top1_agreement=0.99, execution_accuracy_drop=0.01)
+
+
+def measured(merged: Path, gguf: Path, examples: list[Example]) -> dict[str, float | int]:
+    from tuneline.export.verify import Link, measure
+
+    return measure(Link(merged, gguf, "f16"), examples, examples, N_CTX, 8).metrics
+
+
+@pytest.fixture(scope="module")
+def q8_0(f16: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tuneline.export.quantize import quantize
+
+    out = tmp_path_factory.mktemp("quants") / "q8_0.gguf"
+    quantize(f16, out, "q8_0")
+    return out
+
+
+def test_f16_predicts_what_the_merged_model_predicts(merged: Path, f16: Path, examples: list[Example]) -> None:
+    metrics = measured(merged, f16, examples)
+    assert metrics["kl_mean_nats"] < 1e-5
+    assert metrics["top1_agreement"] > 0.99
+    assert metrics["perplexity_ratio"] == pytest.approx(1, abs=1e-3)
+    # 16 bits, but norms and metadata: a little more
+    assert 16 <= metrics["bits_per_weight"] < 16.2
+
+
+def test_more_bits_are_closer(merged: Path, f16: Path, q8_0: Path, examples: list[Example], tmp_path: Path) -> None:
+    from tuneline.export.quantize import quantize
+
+    quantize(f16, tmp_path / "q4.gguf", "q4_k_m")
+    files = [f16, q8_0, tmp_path / "q4.gguf"]
+    all_metrics = [measured(merged, file, examples) for file in files]
+    divergences = [metrics["kl_mean_nats"] for metrics in all_metrics]
+    assert divergences == sorted(divergences)
+    assert divergences[0] < divergences[1] / 10
+    assert [m["size_mib"] for m in all_metrics] == sorted((m["size_mib"] for m in all_metrics), reverse=True)
+
+
+def edited(gguf: Path, out: Path, edit: "Callable[[dict[str, Any]], None]") -> Path:
+    """A copy whose tensors, by name, `edit` has changed in place: with llama.cpp's own reader."""
+    import shutil
+    import sys
+
+    from tuneline.export.gguf import installed_converter
+
+    sys.path.insert(0, str(installed_converter() / "gguf-py"))
+    from gguf import GGUFReader  # type: ignore[import-not-found]  # llama.cpp's Python code, unpacked by setup
+
+    sys.path.pop(0)
+    shutil.copy(gguf, out)
+    reader = GGUFReader(out, "r+")
+    edit({tensor.name: tensor.data for tensor in reader.tensors})
+    reader.data.flush()
+    return out
+
+
+def test_permuted_weights_are_caught_by_the_budget(
+    merged: Path, f16: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    """The value projections of two layers exchanged: every tensor is sound, the model is another."""
+    from tuneline.export.budget import check_budget
+
+    def exchange(data: dict[str, Any]) -> None:
+        a, b = data["blk.0.attn_v.weight"], data["blk.1.attn_v.weight"]
+        a[:], b[:] = b.copy(), a.copy()
+
+    metrics = measured(merged, edited(f16, tmp_path / "wrong.gguf", exchange), examples)
+    assert metrics["kl_mean_nats"] > 1e-3
+    with pytest.raises(BudgetError, match=r"merged -> f16.*kl_mean_nats is .*allows 0\.0001.*usual causes"):
+        check_budget("f16", metrics | {"execution_accuracy_drop": 0.0}, TIGHT)
+
+
+def test_weights_that_became_infinite_are_caught(
+    merged: Path, f16: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    def overflow(data: dict[str, Any]) -> None:
+        data["blk.0.ffn_down.weight"][0, 0] = float("inf")
+
+    with pytest.raises(BudgetError, match=r"not finite.*outtype=bf16"):
+        measured(merged, edited(f16, tmp_path / "wrong.gguf", overflow), examples)
+
+
+def test_greedy_answers_are_those_of_transformers(
+    merged: Path, f16: Path, tokenizer: "PreTrainedTokenizerBase", examples: list[Example]
+) -> None:
+    from tuneline.evaluation.generation import generate_greedy_ids
+    from tuneline.evaluation.heldout import prompt_messages
+    from tuneline.export.reference import REFERENCE, reference_logits
+    from tuneline.export.runtime import Runtime
+    from tuneline.model.loading import load_merged
+    from tuneline.model.template import encode_prompt
+
+    prompts = [encode_prompt(tokenizer, prompt_messages(example)) for example in examples]
+    model = load_merged(merged, REFERENCE)
+    expected = generate_greedy_ids(model, tokenizer, prompts, 24, 4, "test")
+    with Runtime(f16, n_ctx_tokens=N_CTX, n_sequences=3) as runtime:
+        found = dict(runtime.generate(prompts, 24, stop=True))
+    for prompt, theirs, ours in zip(prompts, expected, (found[i] for i in range(12)), strict=True):
+        for place, (a, b) in enumerate(zip(theirs, ours, strict=False)):
+            if a != b:  # only where rounding decides, and then the rest of the answer is another
+                (logits,) = reference_logits(model, prompt + theirs[:place], [len(prompt) + place - 1])
+                assert abs(logits[a] - logits[b]) < 1e-2
+                break
+
+
+def test_answers_do_not_depend_on_how_many_are_generated_at_once(f16: Path) -> None:
+    from tuneline.export.runtime import Runtime
+
+    prompts = [[1, *range(3 + n, 40 + 3 * n)] for n in range(9)]
+    answers = []
+    for n_sequences in (1, 4, 16):
+        with Runtime(f16, n_ctx_tokens=N_CTX, n_sequences=n_sequences) as runtime:
+            answers.append(dict(runtime.generate(prompts, 16, stop=True)))
+    assert answers[0] == answers[1] == answers[2]
+    assert sorted(answers[0]) == list(range(9))
+
+
+def test_answer_row_predicts_the_last_answer_and_its_end_only(tokenizer: "PreTrainedTokenizerBase") -> None:
+    from tuneline.data.records import Message, make_example
+    from tuneline.export.parity import answer_row
+
+    turns = (
+        Message("user", "a"),
+        Message("assistant", "first"),
+        Message("user", "b"),
+        Message("assistant", "second"),
+    )
+    row = answer_row(tokenizer, make_example("test", 1, turns, None, {}))
+    assert tokenizer.decode(row.answer_ids) == "second<|im_end|>"
+
+
+def test_perplexity_is_that_of_torch(tokenizer: "PreTrainedTokenizerBase", merged: Path, f16: Path) -> None:
+    import torch
+
+    from tuneline.export.parity import answer_row, compare_answers
+    from tuneline.export.reference import REFERENCE
+    from tuneline.export.runtime import Runtime
+    from tuneline.model.loading import load_merged
+
+    rows = [answer_row(tokenizer, conversation("short", "x")), answer_row(tokenizer, conversation("b", "y" * 30))]
+    model = load_merged(merged, REFERENCE)
+    with Runtime(f16, n_ctx_tokens=N_CTX, n_sequences=1) as runtime:
+        metrics = compare_answers(runtime, model, rows)
+    losses = []
+    for row in rows:
+        with torch.inference_mode():
+            logits = model(input_ids=torch.tensor([row.ids])).logits[0, row.positions]
+        targets = torch.tensor(row.answer_ids)
+        losses += torch.nn.functional.cross_entropy(logits, targets, reduction="none").tolist()
+    assert metrics["perplexity_merged"] == pytest.approx(math.exp(sum(losses) / len(losses)), rel=1e-5)
+    assert metrics["n_tokens"] == len(losses)
+
+
+def test_row_that_does_not_fit_says_which_key_to_raise(f16: Path) -> None:
+    from tuneline.export.runtime import Runtime
+
+    with (
+        Runtime(f16, n_ctx_tokens=32, n_sequences=2) as runtime,
+        pytest.raises(ModelError, match=r"export\.n_ctx: 32 tokens .*\(48 tokens\).*raise export\.n_ctx"),
+    ):
+        list(runtime.generate([list(range(40))], 8, stop=True))
+
+
+def test_token_that_llama_cpp_would_not_stop_at_is_refused(f16: Path) -> None:
+    from tuneline.export.parity import check_stops
+    from tuneline.export.runtime import open_vocabulary
+
+    with open_vocabulary(f16) as vocabulary:
+        check_stops("link", vocabulary, {2})
+        with pytest.raises(ModelError, match=r"link: tokens \[100\]"):
+            check_stops("link", vocabulary, {2, 100})
+
+
+def test_decoding_keeps_the_space_before_punctuation(f16: Path) -> None:
+    from tuneline.export.runtime import open_vocabulary
+
+    text = "SELECT a , b FROM t WHERE x = 's ' ; \n  don 't"
+    with open_vocabulary(f16) as vocabulary:
+        assert vocabulary.decode(vocabulary.encode(text, add_special=False)) == text
+
+
+def test_speed_is_positive_and_names_its_units(f16: Path) -> None:
+    from tuneline.export.runtime import Runtime
+    from tuneline.export.speed import measure_speed
+
+    with Runtime(f16, n_ctx_tokens=N_CTX, n_sequences=1) as runtime:
+        speed = measure_speed(runtime, [[1, 5, 6, 7]] * 3, load_s=0.5)
+    assert set(speed) == {"load_s", "n_threads", "prompt_tokens_per_s", "generation_tokens_per_s"}
+    assert min(speed.values()) > 0

@@ -1,0 +1,97 @@
+"""Quantisation: the file has the types its name says."""
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from tests.export.conftest import PEFT_WARNING, convert_folder, header_bytes, save_model, save_tokenizer
+from tuneline.config.schema import QuantType
+from tuneline.errors import ConfigError, ModelError
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(PEFT_WARNING)]
+
+
+def matrix_types(gguf: Path) -> set[str]:
+    from tuneline.export.header import read_header
+
+    return {tensor.type for tensor in read_header(gguf).tensors if len(tensor.shape) > 1}
+
+
+def test_every_type_of_the_schema_is_one_of_llama_cpps() -> None:
+    import llama_cpp
+
+    from tuneline.export.quantize import FILE_TYPES
+
+    assert set(FILE_TYPES) == {*get_args(QuantType), "f32", "f16", "bf16"}
+    for quant, number in FILE_TYPES.items():
+        name = llama_cpp.llama_ftype_name(number)
+        assert name is not None
+        size = {"s": "Small", "m": "Medium", "l": "Large"}
+        assert quant.split("_")[0].upper() in name.decode().upper()
+        assert quant[-2] != "_" or quant[-1] not in size or size[quant[-1]] in name.decode()
+
+
+@pytest.mark.parametrize(
+    ("quant", "types"),
+    [("q8_0", {"Q8_0"}), ("q4_0", {"Q4_0", "Q6_K"}), ("q4_k_m", {"Q4_K", "Q6_K"}), ("q5_k_m", {"Q5_K", "Q6_K"})],
+)
+def test_matrices_have_the_types_of_the_name(f16: Path, tmp_path: Path, quant: QuantType, types: set[str]) -> None:
+    from tuneline.export.quantize import n_fallback_tensors, quantize
+
+    quantize(f16, tmp_path / "out.gguf", quant)
+    assert matrix_types(tmp_path / "out.gguf") == types
+    assert n_fallback_tensors(tmp_path / "out.gguf", quant) == 0
+
+
+def test_rows_that_fit_no_block_of_the_type_are_refused(tmp_path: Path) -> None:
+    from tuneline.export.quantize import quantize
+
+    (tmp_path / "f16.gguf").write_bytes(header_bytes({}, {"blk.0.attn_q.weight": (160, 160), "norm.weight": (160,)}))
+    with pytest.raises(ModelError, match=r"'q4_k_m' needs weight rows that are multiples of 256.* have 160.*q8_0"):
+        quantize(tmp_path / "f16.gguf", tmp_path / "q4.gguf", "q4_k_m")
+    assert not list(tmp_path.glob("*q4.gguf*"))
+
+
+def test_file_of_another_type_than_its_name_is_refused(f16: Path, tmp_path: Path) -> None:
+    from tuneline.export.quantize import check_file_type, quantize
+
+    quantize(f16, tmp_path / "q8_0.gguf", "q4_0")
+    check_file_type(tmp_path / "q8_0.gguf", "q4_0")
+    with pytest.raises(ModelError, match=r"q8_0\.gguf: it is of type q4_0, not q8_0"):
+        check_file_type(tmp_path / "q8_0.gguf", "q8_0")
+
+
+def test_partial_fallback_is_counted_and_said(tmp_path: Path) -> None:
+    """Hidden size 384 is no multiple of 256, the MLP's 768 is: only its down projections can have Q4_K or Q6_K."""
+    from tuneline.export.quantize import describe, n_fallback_tensors, quantize
+
+    save_model(tmp_path / "model", 0, tied=True, hidden_size=384)
+    save_tokenizer(tmp_path / "model")
+    quantize(convert_folder(tmp_path / "model", tmp_path / "f16.gguf"), tmp_path / "q4.gguf", "q4_k_m")
+    assert n_fallback_tensors(tmp_path / "q4.gguf", "q4_k_m") == 1 + 2 * 6  # embeddings; q, k, v, o, gate, up
+    assert "13 fell back to another type" in describe(tmp_path / "q4.gguf", "q4_k_m")
+
+
+def test_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
+    from tuneline.export.quantize import quantize
+
+    (tmp_path / "in.gguf").write_bytes(b"GGML" + bytes(64))
+    with pytest.raises(ModelError, match=r"in\.gguf: not a readable GGUF"):
+        quantize(tmp_path / "in.gguf", tmp_path / "out.gguf", "q8_0")
+
+
+def test_truncated_weights_are_refused_and_nothing_is_written(f16: Path, tmp_path: Path) -> None:
+    from tuneline.export.quantize import quantize
+
+    (tmp_path / "in.gguf").write_bytes(f16.read_bytes()[:-100_000])
+    with pytest.raises(ModelError, match=r"cannot quantise it to q8_0: .*tensor"):
+        quantize(tmp_path / "in.gguf", tmp_path / "out.gguf", "q8_0")
+    assert not list(tmp_path.glob("*out.gguf*"))
+
+
+def test_unknown_type_is_refused_with_the_list() -> None:
+    from tuneline.export.quantize import quant_type
+
+    with pytest.raises(ConfigError, match=r"'q4km' is not a llama.cpp type; one of f32, .*q4_k_m"):
+        quant_type("q4km")

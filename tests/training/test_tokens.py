@@ -1,0 +1,159 @@
+"""Token preparation: what training sees, and the rows that would train badly."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tuneline.data.records import Example, Message, make_example
+from tuneline.errors import BudgetError, DataError, ModelError
+
+pytestmark = pytest.mark.slow
+
+STOPS = (2,)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(base: Path) -> Any:
+    from tuneline.model.loading import load_tokenizer_from
+
+    return load_tokenizer_from(base)
+
+
+def asked(question: str, answer: str, line: int = 1) -> Example:
+    return make_example("pool", line, (Message("user", question), Message("assistant", answer)), None, {})
+
+
+def document(text: str, line: int = 1) -> Example:
+    return make_example("documents", line, (), text, {})
+
+
+def tokens(tokenizer: Any, examples: list[Example], objective: Any = "sft", max_length_tokens: int = 64) -> Any:
+    from tuneline.training.tokens import tokenize
+
+    return tokenize(tokenizer, examples, objective, max_length_tokens, STOPS)
+
+
+def test_only_the_answer_and_its_end_are_targets(tokenizer: Any) -> None:
+    from tuneline.training.tokens import IGNORED
+
+    (row,) = tokens(tokenizer, [asked("How many?", "Three.")]).rows
+    targets = [label for label in row.labels if label != IGNORED]
+    assert tokenizer.decode(targets) == "Three.<|im_end|>"
+    assert row.n_targets == len(targets)
+    assert all(label in (IGNORED, token) for label, token in zip(row.labels, row.input_ids, strict=True))
+
+
+def test_each_objective_takes_its_own_rows(tokenizer: Any) -> None:
+    examples = [asked("a", "b"), document("c"), asked("d", "e")]
+    assert len(tokens(tokenizer, examples, "sft").rows) == 2
+    assert len(tokens(tokenizer, examples, "pretrain").rows) == 1
+
+
+def test_every_token_of_a_long_text_but_the_first_is_a_target_exactly_once(tokenizer: Any) -> None:
+    from tuneline.model.template import encode_text
+    from tuneline.training.tokens import IGNORED
+
+    text = "SELECT name FROM people; " * 9 + "end"
+    ids = encode_text(tokenizer, text)
+    rows = tokens(tokenizer, [document(text)], "pretrain", 20).rows
+    assert len(rows) == -(-(len(ids) - 1) // 19)
+    assert max(len(row.input_ids) for row in rows) == 20
+    assert [label for row in rows for label in row.labels if label != IGNORED] == ids[1:]
+    assert ids[-1] == tokenizer.eos_token_id
+    assert len({row.id for row in rows}) == len(rows)
+
+
+def test_a_row_that_is_too_long_is_left_out_whole_and_counted(tokenizer: Any) -> None:
+    from tuneline.training.tokens import check_truncation
+
+    long = asked("How many? " * 40, "Three.", line=7)
+    tokenized = tokens(tokenizer, [asked("a", "b"), long, asked("c", "d"), asked("e", "f")])
+    assert len(tokenized.rows) == 3
+    (left_out,) = tokenized.left_out
+    assert (left_out.source, left_out.line, left_out.stage, left_out.rule) == ("pool", 7, "inspect", "too_long")
+    assert tokenized.truncated_fraction == 0.25
+    check_truncation(tokenized, "train", 64, 0.25)
+    with pytest.raises(BudgetError, match=r"max_truncated_fraction: 0.25 of the train rows \(1\) .* first: pool:7"):
+        check_truncation(tokenized, "train", 64, 0.2)
+
+
+def test_a_text_that_spells_out_a_special_token_is_left_out(tokenizer: Any) -> None:
+    tokenized = tokens(tokenizer, [asked("a <|im_end|>\n<|im_start|>system", "b"), asked("c", "d")])
+    assert [row.rule for row in tokenized.left_out] == ["special_token"]
+    assert tokenized.n_left_out("special_token") == 1
+    assert tokenized.truncated_fraction == 0.0
+    assert len(tokens(tokenizer, [document("x <|im_end|> y")], "pretrain").left_out) == 1
+
+
+def test_a_conversation_without_an_answer_is_refused_with_its_place(tokenizer: Any) -> None:
+    question = make_example("pool", 12, (Message("user", "How many?"),), None, {})
+    with pytest.raises(DataError, match=r"^pool:12: row [0-9a-f]{16}: no token would be trained"):
+        tokens(tokenizer, [question])
+
+
+def test_a_template_whose_answer_lacks_its_end_token_is_refused(tiny: ModuleType, tmp_path: Path) -> None:
+    from tuneline.model.loading import load_tokenizer_from
+
+    cut = "{% generation %}{{ message['content'] }}{% endgeneration %}{{ '<|im_end|>\\n' }}"
+    template = tiny.CHATML_MARKED.replace(
+        "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\\n' }}", cut
+    )
+    tiny.save_tokenizer(tmp_path, template=template)
+    with pytest.raises(ModelError, match=r"^pool:1: row .*none of the model's end tokens \[2\]"):
+        tokens(load_tokenizer_from(tmp_path), [asked("a", "b")])
+
+
+def test_a_prompt_that_is_served_in_another_way_than_trained_is_refused(tiny: ModuleType, tmp_path: Path) -> None:
+    from tuneline.model.loading import load_tokenizer_from
+
+    template = tiny.CHATML_MARKED.replace("'<|im_start|>assistant\\n' }}", "'<|im_start|>assistant: ' }}")
+    tiny.save_tokenizer(tmp_path, template=template)
+    with pytest.raises(ModelError, match=r"^pool:1: row .* renders the prompt for generation in another way"):
+        tokens(load_tokenizer_from(tmp_path), [asked("a", "b")])
+
+
+def test_nothing_to_train_on_is_an_error(tokenizer: Any) -> None:
+    from tuneline.training.tokens import check_rows
+
+    with pytest.raises(DataError, match=r"data/splits/train.jsonl: no row with text to train on"):
+        check_rows(tokens(tokenizer, [asked("a", "b")], "pretrain"), "pretrain", Path("data/splits"))
+
+
+def test_tokens_come_back_from_their_file_and_are_the_same_bytes_each_time(tokenizer: Any, tmp_path: Path) -> None:
+    from tuneline.training.tokens import read_tokens, write_tokens
+
+    rows = tokens(tokenizer, [asked("a", "b"), asked("c", "d")]).rows
+    for name in ("one.parquet", "two.parquet"):
+        write_tokens(tmp_path / name, rows)
+    assert read_tokens(tmp_path / "one.parquet") == rows
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+    write_tokens(tmp_path / "empty.parquet", [])
+    assert read_tokens(tmp_path / "empty.parquet") == []
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"broken.parquet: not a file of tokens"):
+        read_tokens(tmp_path / "broken.parquet")
+
+
+def test_metrics_count_tokens_targets_and_lengths(tokenizer: Any) -> None:
+    from tuneline.training.token_report import percentile, token_metrics
+    from tuneline.training.tokens import Tokenized, TokenRow
+
+    rows = [TokenRow("a", [1] * 4, [-100, -100, 1, 1]), TokenRow("b", [1] * 6, [-100] * 5 + [1])]
+    metrics = token_metrics(Tokenized(rows), Tokenized())
+    assert metrics["n_tokens"] == 10
+    assert metrics["n_trained_tokens"] == 3
+    assert metrics["trained_token_fraction"] == 0.3
+    assert (metrics["row_tokens_p50"], metrics["row_tokens_p95"], metrics["row_tokens_max"]) == (4, 6, 6)
+    assert [percentile(range(1, 101), p) for p in (50, 95, 100)] == [50, 95, 100]
+
+
+def test_the_preview_marks_what_is_trained(tokenizer: Any) -> None:
+    from tuneline.training.token_report import preview
+
+    text = preview(tokenizer, tokens(tokenizer, [asked("Use ``` ticks", "Three.")]).rows, "Tokens")
+    assert "**trained**, " in text
+    assert "````text\nThree.<|im_end|>\n````" not in text
+    assert "```text\nThree.<|im_end|>\n```" in text
+    assert "````text\n<|im_start|>user\nUse ``` ticks<|im_end|>\n<|im_start|>assistant\n\n````" in text
