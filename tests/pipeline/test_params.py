@@ -11,6 +11,8 @@ from pydantic import BaseModel
 from tuneline.commands.wiring import stages_of
 from tuneline.config import schema
 
+# Passed whole to PEFT and Transformers, whose names they bear.
+HANDED_OVER = (schema.LoraConfig, schema.QuantizationConfig)
 # Labels: they name a choice for people and in file names, and change no computation.
 LABELS = {"recipe.name", "data.name", "conf_digest"}
 
@@ -27,7 +29,8 @@ def leaves(node: Any, prefix: str = "") -> Iterator[str]:
 def test_every_leaf_of_params_yaml_is_tracked_by_a_stage() -> None:
     params = OmegaConf.to_container(OmegaConf.load("params.yaml"))
     stages = stages_of(Path("dvc.yaml"))
-    tracked = {param.replace(".${key}", "") for stage in stages.values() for param in stage.get("params", [])}
+    listed = [param for stage in stages.values() for param in stage.get("params") or []]
+    tracked = {re.sub(r"\.\$\{.*\}", "", param) for param in listed}  # each phase and each type by its own instance
     interpolated = set(re.findall(r"\$\{([a-z_.]+)\}", Path("dvc.yaml").read_text(encoding="utf-8")))
     covered = tracked | interpolated
     untracked = [leaf for leaf in leaves(params) if not any(leaf == c or leaf.startswith(f"{c}.") for c in covered)]
@@ -36,6 +39,7 @@ def test_every_leaf_of_params_yaml_is_tracked_by_a_stage() -> None:
 
 def test_every_field_of_the_schema_is_read_by_code() -> None:
     sections = [s for s in vars(schema).values() if isinstance(s, type) and issubclass(s, BaseModel)]
+    sections = [s for s in sections if s not in HANDED_OVER]
     fields = {field for section in sections for field in section.model_fields}
     text = Path("dvc.yaml").read_text(encoding="utf-8")
     for path in Path("src/tuneline").rglob("*.py"):

@@ -1,0 +1,54 @@
+"""`tuneline converter` unpacks the wanted parts, only those, and only of the installed runtime's version."""
+
+import argparse
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tuneline.commands import converter
+from tuneline.errors import EnvironmentProblem
+
+
+def archive_with(path: Path, names: list[str]) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(name)
+            tar.addfile(member, io.BytesIO(name.encode()))
+    return path
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    inside = ["convert_hf_to_gguf.py", "conversion/llama.py", "gguf-py/gguf/__init__.py", "src/llama.cpp"]
+    names = [f"llama_cpp_python-1.2.3/vendor/llama.cpp/{name}" for name in inside]
+    return archive_with(tmp_path / "source.tar.gz", [*names, "llama_cpp_python-1.2.3/README.md"])
+
+
+def test_only_the_converter_is_unpacked_with_its_version(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(converter, "version", lambda name: "1.2.3")
+    into = tmp_path / "share"
+    converter.execute(argparse.Namespace(version="1.2.3", archive=archive, into=into))
+    files = {path.relative_to(into).as_posix() for path in into.rglob("*") if path.is_file()}
+    assert files == {"VERSION", "convert_hf_to_gguf.py", "conversion/llama.py", "gguf-py/gguf/__init__.py"}
+    assert (into / "VERSION").read_text() == "1.2.3\n"
+
+
+def test_another_version_than_the_runtimes_is_refused(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(converter, "version", lambda name: "1.2.4")
+    with pytest.raises(EnvironmentProblem, match=r"1\.2\.4 is installed, not 1\.2\.3"):
+        converter.execute(argparse.Namespace(version="1.2.3", archive=archive, into=tmp_path / "share"))
+    assert not (tmp_path / "share").exists()
+
+
+def test_a_path_that_climbs_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    evil = archive_with(tmp_path / "evil.tar.gz", ["x/vendor/llama.cpp/conversion/../../../outside.py"])
+    with pytest.raises(tarfile.OutsideDestinationError):
+        converter.unpack(evil, tmp_path / "share" / "inner")
+    assert not (tmp_path / "outside.py").exists()

@@ -1,0 +1,109 @@
+"""`dvc repro` of the embedded default, from raw data to a deployable GGUF, and what a user does next."""
+
+import json
+import statistics
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import Run, clone, runner
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+
+
+def metrics(experiment: Path, name: str) -> dict[str, float]:
+    read: dict[str, float] = json.loads((experiment / "reports" / name).read_text(encoding="utf-8"))
+    return read
+
+
+def test_tuning_teaches_the_task_that_the_base_cannot_do(experiment: Path) -> None:
+    scores = metrics(experiment, "evaluate.json")
+    assert scores["n_examples"] >= 500
+    assert scores["base_execution_accuracy"] <= 0.05
+    assert scores["tuned_execution_accuracy"] >= 0.80
+    assert scores["tuned_execution_accuracy_ci95_low"] > scores["base_execution_accuracy_ci95_high"]
+
+
+def test_quantised_models_keep_the_score(experiment: Path) -> None:
+    tuned = metrics(experiment, "evaluate.json")["tuned_execution_accuracy"]
+    assert metrics(experiment, "verify/q8_0.json")["execution_accuracy"] >= tuned - 0.01
+    assert metrics(experiment, "verify/q4_k_m.json")["execution_accuracy"] >= tuned - 0.03
+
+
+def test_every_row_is_accounted_for(experiment: Path) -> None:
+    raw = experiment / "data/raw/text_to_sql"
+    n_lines = sum(len((raw / f"{name}.jsonl").read_bytes().splitlines()) for name in ("pool", "test", "documents"))
+    ingested, cleaned, split = (metrics(experiment, f"{stage}.json") for stage in ("ingest", "clean", "split"))
+    assert ingested["n_read"] == n_lines == ingested["n_kept"] + ingested["n_rejected"]
+    assert cleaned["n_read"] == ingested["n_kept"] == cleaned["n_kept"] + cleaned["n_rejected"]
+    sides = split["n_train"] + split["n_val"] + split["n_test"]
+    assert split["n_read"] == cleaned["n_kept"] == sides + split["n_rejected_by_contamination"]
+
+
+def test_the_deployable_folder_is_complete(experiment: Path) -> None:
+    deploy = experiment / "models/deploy"
+    assert sorted(path.suffix for path in deploy.iterdir() if path.suffix == ".gguf") == [".gguf"]
+    assert (deploy / "Modelfile").exists()
+    assert (deploy / "README.md").exists()
+
+
+def test_repeating_does_nothing_and_is_quick(run: Run) -> None:
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        result = run("dvc", "repro")
+        seconds.append(time.perf_counter() - start)
+        assert "up to date" in result.stdout
+    assert statistics.median(seconds) < 4.0  # 1.5 s on an idle machine; reports/benchmarks.md has the measurement
+
+
+def test_summary_shows_every_model(run: Run) -> None:
+    shown = run("tuneline", "summary").stdout
+    assert all(name in shown for name in ("base", "tuned", "f16", "q8_0", "q4_k_m"))
+
+
+def test_a_variation_of_training_repeats_no_data_stage(run: Run) -> None:
+    status = run("dvc", "exp", "run", "--dry", "-S", "lora.r=32").stdout
+    run("git", "checkout", "--", "params.yaml")
+    assert "Running stage 'train@sft'" in status
+    assert not any(f"Running stage '{stage}'" in status for stage in ("ingest", "clean", "split", "inspect@sft"))
+
+
+def test_an_edit_in_conf_makes_params_stale_and_deletes_nothing(experiment: Path, run: Run) -> None:
+    conf = experiment / "conf/clean/basic.yaml"
+    before = conf.read_text(encoding="utf-8")
+    conf.write_text(before.replace("4000", "3000"), encoding="utf-8")
+    refused = run("dvc", "repro", check=False)
+    conf.write_text(before, encoding="utf-8")
+    assert refused.returncode != 0
+    assert "make params" in refused.stdout + refused.stderr
+    assert (experiment / "data/ingested/examples.jsonl").exists()
+    assert "up to date" in run("dvc", "repro").stdout
+
+
+def test_a_bad_value_is_refused_before_any_output_is_deleted(experiment: Path, run: Run) -> None:
+    refused = run("dvc", "exp", "run", "-S", "lora.r=abc", check=False)
+    run("git", "checkout", "--", "params.yaml")
+    assert refused.returncode != 0
+    assert "lora.r" in refused.stdout + refused.stderr
+    assert (experiment / "models/phase/sft/adapter_model.safetensors").exists()
+
+
+def test_two_fresh_clones_give_the_same_adapter(tmp_path: Path) -> None:
+    adapters = []
+    for name in ("one", "two"):
+        folder = clone(tmp_path / name)
+        runner(folder)("dvc", "exp", "run", "-S", "recipe.phases.sft.max_steps=4", "train@sft")
+        adapters.append((folder / "models/phase/sft/adapter_model.safetensors").read_bytes())
+    assert adapters[0] == adapters[1]
+
+
+def test_a_chain_of_phases_continues_the_first_phase(tmp_path: Path) -> None:
+    run = runner(clone(tmp_path / "chain"))
+    short = [f"recipe.phases.{phase}.max_steps=2" for phase in ("pretrain", "sft")]
+    overrides = [word for value in ("recipe=pretrain_then_sft", *short) for word in ("-S", value)]
+    result = run("dvc", "exp", "run", *overrides, "train@sft")
+    assert "train@pretrain" in result.stdout
+    assert (tmp_path / "chain/models/phase/pretrain/adapter_model.safetensors").exists()
+    assert (tmp_path / "chain/models/phase/sft/adapter_model.safetensors").exists()
