@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.partial")
     try:
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -34,7 +33,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield temporary
         if path.exists():
             shutil.rmtree(path)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -52,12 +51,8 @@ def write_metrics(path: Path, metrics: Mapping[str, float | int]) -> None:
     """
     bad = [key for key, value in metrics.items() if not _is_finite_number(value)]
     if bad:
-        raise TunelineError(
-            f"{path}: not finite numbers: {', '.join(f'{key}={metrics[key]}' for key in bad)}"
-        )
-    rounded = {
-        key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in metrics.items()
-    }
+        raise TunelineError(f"{path}: not finite numbers: {', '.join(f'{key}={metrics[key]}' for key in bad)}")
+    rounded = {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in metrics.items()}
     write_text(path, json.dumps(rounded, indent=2, sort_keys=True) + "\n")
 
 

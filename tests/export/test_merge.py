@@ -83,7 +83,7 @@ def test_trained_chat_tokens_reach_both_tied_embeddings(base: Path, rows: list[l
     assert torch.isfinite(after).all()
 
 
-@pytest.mark.filterwarnings("ignore:Model has .tie_word_embeddings=True:UserWarning")  # PEFT says it too
+@pytest.mark.filterwarnings("ignore::UserWarning")  # PEFT warns of it three times
 def test_adapter_on_one_of_two_tied_embeddings_is_refused(base: Path, rows: list[list[int]], tmp_path: Path) -> None:
     from tuneline.export.merge import check_merge
 
@@ -133,6 +133,21 @@ def test_weights_beyond_float16_are_refused(base: Path, rows: list[list[int]], t
     (tmp_path / "out").mkdir()
     with pytest.raises(ModelError, match=r"merge.dtype: model.norm.weight .*bfloat16"):
         merge(tmp_path / "big", model_config(base), "float16", tmp_path / "out", rows)
+
+
+def test_nan_in_the_adapter_is_refused(base: Path, adapter: Path, rows: list[list[int]], tmp_path: Path) -> None:
+    import shutil
+
+    from safetensors.torch import save_file
+
+    from tuneline.export.merge import merge
+
+    shutil.copytree(adapter, tmp_path / "adapter")
+    weights = tensors(adapter)
+    weights[f"base_model.model.{LAYER}.lora_A.weight"][0, 0] = math.nan
+    save_file(weights, tmp_path / "adapter/adapter_model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"the adapter cannot be merged: NaNs.*train it again"):
+        merge(tmp_path / "adapter", model_config(base), "float32", tmp_path, rows)
 
 
 def test_full_fine_tune_is_copied(base: Path, rows: list[list[int]], tmp_path: Path) -> None:

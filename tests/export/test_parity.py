@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.export.conftest import PEFT_WARNING, conversation
-from tuneline.config.schema import BudgetConfig
+from tuneline.config.schema import BudgetConfig, GgufType
 from tuneline.data.records import Example
 from tuneline.errors import BudgetError, ModelError
 
@@ -22,10 +22,10 @@ N_CTX = 256
 TIGHT = BudgetConfig(kl_mean_nats=1e-4, top1_agreement=0.99, execution_accuracy_drop=0.01)
 
 
-def measured(merged: Path, gguf: Path, examples: list[Example]) -> dict[str, float | int]:
+def measured(merged: Path, gguf: Path, examples: list[Example], gguf_type: GgufType = "f16") -> dict[str, float | int]:
     from tuneline.export.verify import Link, measure
 
-    return measure(Link(merged, gguf, "f16"), examples, examples, N_CTX, 8).metrics
+    return measure(Link(merged, gguf, gguf_type), examples, examples, N_CTX, 8).metrics
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,11 @@ def test_more_bits_are_closer(merged: Path, f16: Path, q8_0: Path, examples: lis
     from tuneline.export.quantize import quantize
 
     quantize(f16, tmp_path / "q4.gguf", "q4_k_m")
-    files = [f16, q8_0, tmp_path / "q4.gguf"]
-    all_metrics = [measured(merged, file, examples) for file in files]
+    all_metrics = [
+        measured(merged, f16, examples),
+        measured(merged, q8_0, examples, "q8_0"),
+        measured(merged, tmp_path / "q4.gguf", examples, "q4_k_m"),
+    ]
     divergences = [metrics["kl_mean_nats"] for metrics in all_metrics]
     assert divergences == sorted(divergences)
     assert divergences[0] < divergences[1] / 10

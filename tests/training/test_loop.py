@@ -40,12 +40,13 @@ def fit(tiny: ModuleType, base: Path) -> Train:
         val_rows: list[Any] | None = None,
         *,
         method: Any = tiny.FULL,
+        quantization: Any = None,
         hardware: dict[str, Any] | None = None,
         settings: dict[str, Any] | None = None,
         **phase: Any,
     ) -> tuple[Any, Any]:
         machine = tiny.hardware(**(hardware or {}))
-        model = initial_model(base, config, method, tiny.lora(), None, machine, seed=0)
+        model = initial_model(base, config, method, tiny.lora(), quantization, machine, seed=0)
         outcome = train(
             model,
             load_tokenizer(config),
@@ -175,6 +176,22 @@ def test_training_learns(fit: Train, tiny: ModuleType) -> None:
         _, outcome = fit(rows(32), method=method, num_train_epochs=6.0, learning_rate=1e-2)
         losses = [point["loss"] for point in outcome.log["log_history"]]
         assert losses[-1] < 0.7 * losses[0]
+
+
+def test_an_adapter_on_a_four_bit_base_is_trained_in_fp32(fit: Train) -> None:
+    from tuneline.config.schema import MethodConfig, QuantizationConfig
+
+    nf4 = QuantizationConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype="float32",
+    )
+    qlora = MethodConfig(name="qlora", family="adapter")
+    model, outcome = fit(rows(16), method=qlora, quantization=nf4, num_train_epochs=6.0, learning_rate=1e-2)
+    losses = [point["loss"] for point in outcome.log["log_history"]]
+    assert losses[-1] < 0.8 * losses[0]
+    assert {str(p.dtype) for p in model.parameters() if p.requires_grad} == {"torch.float32"}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

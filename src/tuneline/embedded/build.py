@@ -1,4 +1,4 @@
-"""The stages of models/base/dvc.yaml: `python -m tuneline.embedded.build tokenizer|corpus|pretrain ...`."""
+"""The stages of models/base/dvc.yaml: `python -m tuneline.embedded.build tokenizer|corpus|train ...`."""
 
 import argparse
 import csv
@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from tokenizers import Tokenizer
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LlamaForCausalLM
 
 from tuneline.embedded.corpus import documents
 from tuneline.embedded.pretraining import Step, build_model, corpus_ids, pretrain
@@ -22,7 +23,9 @@ Params = dict[str, Any]
 
 
 def build_tokenizer(params: Params, args: argparse.Namespace) -> None:
-    texts = itertools.islice(documents(params["seed"]), params["tokenizer"]["n_documents"])
+    texts = itertools.islice(
+        documents(params["seed"], annotated_weight=0, made_up_table_fraction=0.0), params["tokenizer"]["n_documents"]
+    )
     tokenizer = train_tokenizer(texts, params["tokenizer"]["vocab_size"])
     with atomic_folder(args.out) as folder:
         save_tokenizer(tokenizer, folder, params["shape"]["max_position_embeddings"])
@@ -30,8 +33,9 @@ def build_tokenizer(params: Params, args: argparse.Namespace) -> None:
 
 def build_corpus(params: Params, args: argparse.Namespace) -> None:
     tokenizer = Tokenizer.from_file(str(args.tokenizer / "tokenizer.json"))
-    # + 1: the tokenizer's merges were learned on other documents than the model is trained on
-    stream = corpus_ids(tokenizer, params["seed"] + 1, params["corpus"]["n_tokens"])
+    part = params[args.part]
+    mixture = part["annotated_weight"], part["made_up_table_fraction"]
+    stream = corpus_ids(tokenizer, part["corpus_seed"], part["n_tokens"], *mixture)
     with atomic_file(args.out) as temporary, temporary.open("wb") as file:
         np.save(file, stream, allow_pickle=False)
 
@@ -39,16 +43,24 @@ def build_corpus(params: Params, args: argparse.Namespace) -> None:
 def build_base(params: Params, args: argparse.Namespace) -> None:
     tokenizer = Tokenizer.from_file(str(args.tokenizer / "tokenizer.json"))
     model = build_model(params["shape"], tokenizer, params["seed"])
-    settings = dict(params["pretrain"])
+    if args.init:
+        model = LlamaForCausalLM.from_pretrained(args.init, dtype=torch.float32)
+    settings = dict(params[args.part]["training"])
     every = settings.pop("log_every_steps")
     steps = list(_reported(pretrain(model, np.load(args.corpus, allow_pickle=False), **settings), every))
     with atomic_folder(args.out) as folder:
-        model.bfloat16().save_pretrained(folder)
-        stops = {"eos_token_id": model.config.eos_token_id, "pad_token_id": model.config.pad_token_id}
-        GenerationConfig.from_dict(stops).save_pretrained(folder)
-        for file in sorted(args.tokenizer.iterdir()):
-            (folder / file.name).write_bytes(file.read_bytes())
+        _save(model, args.tokenizer, folder)
     _write_curve(args.curve, steps)
+
+
+def _save(model: LlamaForCausalLM, tokenizer_folder: Path, folder: Path) -> None:
+    """Weights in bfloat16, tokenizer and stop tokens, as Transformers reads them."""
+    model.bfloat16().save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # safetensors makes it private; git and other users must read it
+    stops = {"eos_token_id": model.config.eos_token_id, "pad_token_id": model.config.pad_token_id}
+    GenerationConfig.from_dict(stops).save_pretrained(folder)
+    for file in sorted(tokenizer_folder.iterdir()):
+        (folder / file.name).write_bytes(file.read_bytes())
 
 
 def _reported(steps: Any, every: int) -> Any:
@@ -69,14 +81,15 @@ def _write_curve(path: Path, steps: list[Step]) -> None:
 STAGES: dict[str, Callable[[Params, argparse.Namespace], None]] = {
     "tokenizer": build_tokenizer,
     "corpus": build_corpus,
-    "pretrain": build_base,
+    "train": build_base,
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=sorted(STAGES))
-    for path in ("params", "tokenizer", "corpus", "out", "curve"):
+    parser.add_argument("--part", help="section of the parameters: pretrain or anneal")
+    for path in ("params", "tokenizer", "corpus", "init", "out", "curve"):
         parser.add_argument(f"--{path}", type=Path)
     args = parser.parse_args()
     STAGES[args.stage](yaml.safe_load(args.params.read_text(encoding="utf-8")), args)

@@ -1,4 +1,4 @@
-"""The base model's corpus: SQL scripts with trailing remarks, lists of questions, inserted rows. No chat, no answers.
+"""The base model's corpus: SQL scripts with remarks, lists of questions, inserted rows. No chat, no answered question.
 
 Every document is about a made-up database of its own, so that names and values can only be copied from the context,
 never remembered. No held-out value occurs, and no question is ever followed by the query that answers it.
@@ -14,17 +14,31 @@ from tuneline.embedded.world import Database, Table, Value, random_database, val
 DocumentStyle = Callable[[Database, random.Random], str]
 
 
-def documents(seed: int) -> Iterator[str]:
-    """Endless documents; the same seed gives the same ones."""
+def documents(seed: int, annotated_weight: int, made_up_table_fraction: float) -> Iterator[str]:
+    """Endless documents; the same arguments give the same ones.
+
+    Of 8 + `annotated_weight` documents, `annotated_weight` have the remarks in front of the queries. A table bears
+    a made-up name with probability `made_up_table_fraction`, so that names of several tokens are copied too.
+    """
     rng = random.Random(seed)
     styles: tuple[DocumentStyle, ...] = (script, script, script, script, script, questions, rows, views)
+    styles += (annotated,) * annotated_weight
     while True:
-        yield rng.choice(styles)(random_database(rng), rng)
+        yield rng.choice(styles)(random_database(rng, made_up_table_fraction), rng)
 
 
 def script(database: Database, rng: random.Random) -> str:
     """A schema and queries, each with a remark behind it."""
     return "\n".join([_schema(database, rng), *(_remarked(database, rng) for _ in range(rng.randint(3, 6)))])
+
+
+def annotated(database: Database, rng: random.Random) -> str:
+    """A schema and queries, each with its remark on the line above."""
+    lines = [_schema(database, rng)]
+    for _ in range(rng.randint(3, 6)):
+        statement, remark = _remarked(database, rng).split(" -- ")
+        lines += [f"-- {remark}", statement]
+    return "\n".join(lines)
 
 
 def questions(database: Database, rng: random.Random) -> str:

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tuneline.embedded.corpus import documents
-from tuneline.embedded.tokenizer import PAD, TURN_END, TURN_START
+from tuneline.embedded.turns import PAD, TURN_END, TURN_START
 
 Ids = npt.NDArray[np.uint16]
 
@@ -27,14 +27,16 @@ class Step:
     learning_rate_share: float
 
 
-def corpus_ids(tokenizer: Tokenizer, seed: int, n_tokens: int) -> Ids:
+def corpus_ids(
+    tokenizer: Tokenizer, seed: int, n_tokens: int, annotated_weight: int, made_up_table_fraction: float
+) -> Ids:
     """The corpus as one stream of exactly `n_tokens` ids: documents between a turn-start and a turn-end token.
 
-    The special tokens are only separators here, so their embeddings are trained before any chat is seen.
+    The special tokens are separators here, so their embeddings are trained before any chat is seen.
     """
     start, end = tokenizer.token_to_id(TURN_START), tokenizer.token_to_id(TURN_END)
     stream = np.empty(n_tokens, dtype=np.uint16)
-    filled, source = 0, documents(seed)
+    filled, source = 0, documents(seed, annotated_weight, made_up_table_fraction)
     while filled < n_tokens:
         for encoded in tokenizer.encode_batch(list(itertools.islice(source, 512))):
             ids = [start, *encoded.ids, end][: n_tokens - filled]

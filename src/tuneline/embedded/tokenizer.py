@@ -6,7 +6,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-PAD, TURN_START, TURN_END = "<|pad|>", "<|im_start|>", "<|im_end|>"
+from tuneline.embedded.turns import PAD, TURN_END, TURN_START
 
 # ChatML. The generation block covers the answer and its end token: exactly what training puts a loss on.
 CHAT_TEMPLATE = (

@@ -221,9 +221,12 @@ def value_of(column: Column, split: Split, rng: random.Random) -> Value:
             return value
 
 
-def random_database(rng: random.Random) -> Database:
-    """Two made-up tables for one document of the base model's corpus."""
-    parent_name, child_name = rng.sample(CORPUS_TABLES, 2)
+def random_database(rng: random.Random, made_up_table_fraction: float) -> Database:
+    """Two tables for one document of the base model's corpus; that fraction of them bears made-up names."""
+    names = rng.sample(CORPUS_TABLES, 2)
+    if made_up_table_fraction:
+        names = [f"{word(rng).lower()}s" if rng.random() < made_up_table_fraction else name for name in names]
+    parent_name, child_name = names
     parent = Table(parent_name, (Column("id", "id"), *_random_columns(rng)))
     reference = Column(f"{parent_name.removesuffix('s')}_id", "reference")
     child = Table(child_name, (Column("id", "id"), reference, *_random_columns(rng)))

@@ -56,8 +56,10 @@ def check_merge(metrics: Mapping[str, float | int], budget: MergeConfig) -> None
 def _merged(tuned: PreTrainedModel | PeftModel) -> PreTrainedModel:
     if not isinstance(tuned, PeftModel):
         return tuned
-    # safe_merge: a NaN in the adapter is an error, not a broken model
-    model = tuned.merge_and_unload(safe_merge=True)
+    try:
+        model = tuned.merge_and_unload(safe_merge=True)  # safe: it looks for NaN before it changes a weight
+    except ValueError as error:
+        raise ModelError(f"merge (adapter -> merged): the adapter cannot be merged: {error}; train it again") from error
     assert isinstance(model, PreTrainedModel)
     _check_tied(model)
     return model
@@ -112,6 +114,7 @@ def _copy_sentencepiece(base: ModelConfig, out: Path) -> None:
         "tokenizer.model",
         revision=base.revision,
         _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
     )
     if found is not None:
         (out / "tokenizer.model").write_bytes(Path(found).read_bytes())

@@ -1,6 +1,7 @@
 """Stage inspect: make the tokens that a phase trains on, and refuse those that would train badly."""
 
 from tuneline.config.params import read_params
+from tuneline.data.progress import watched
 from tuneline.data.records import read_examples, write_rejected
 from tuneline.entry import run, stage_arguments
 from tuneline.model.loading import load_tokenizer, stop_token_ids
@@ -19,7 +20,8 @@ def main() -> None:
     tokenized = {}
     for split in ("train", "val"):
         examples = read_examples(args.splits / f"{split}.jsonl")
-        tokenized[split] = tokenize(tokenizer, examples, phase.objective, phase.max_length, stops)
+        shown = watched(examples, f"inspect {split}", len(examples))
+        tokenized[split] = tokenize(tokenizer, shown, phase.objective, phase.max_length, stops)
         check_truncation(tokenized[split], split, phase.max_length, allowed_fraction)
     train, val = tokenized["train"], tokenized["val"]
     check_rows(train, phase.objective, args.splits)

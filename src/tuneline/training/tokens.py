@@ -188,16 +188,17 @@ def _check_served_alike(tokenizer: PreTrainedTokenizerBase, example: Example, ro
     if example.messages[-1].role != "assistant":
         return
     prompt = encode_prompt(tokenizer, example.messages[:-1])
-    last_context = max(t for t, label in enumerate(row.labels) if label == IGNORED and t < _last_target(row))
-    if row.input_ids[: last_context + 1] != prompt:
+    if row.input_ids[: _start_of_last_answer(row)] != prompt:
         raise ModelError(
             f"row {row.id}: the chat template renders the prompt for generation in another way than in training; "
             "make add_generation_prompt and the assistant branch of the template agree"
         )
 
 
-def _last_target(row: TokenRow) -> int:
-    return max(t for t, label in enumerate(row.labels) if label != IGNORED)
+def _start_of_last_answer(row: TokenRow) -> int:
+    """Position of the first token of the last trained run; one always exists, and never at 0."""
+    last_target = max(t for t, label in enumerate(row.labels) if label != IGNORED)
+    return 1 + max(t for t, label in enumerate(row.labels[:last_target]) if label == IGNORED)
 
 
 def _left_out(example: Example, rule: str, reason: str) -> Rejected:
