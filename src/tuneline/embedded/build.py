@@ -24,7 +24,7 @@ Params = dict[str, Any]
 
 def build_tokenizer(params: Params, args: argparse.Namespace) -> None:
     texts = itertools.islice(
-        documents(params["seed"], annotated_weight=0, made_up_table_fraction=0.0), params["tokenizer"]["n_documents"]
+        documents(params["seed"], annotated_weight=0, uncommon_table_fraction=0.0), params["tokenizer"]["n_documents"]
     )
     tokenizer = train_tokenizer(texts, params["tokenizer"]["vocab_size"])
     with atomic_folder(args.out) as folder:
@@ -34,7 +34,7 @@ def build_tokenizer(params: Params, args: argparse.Namespace) -> None:
 def build_corpus(params: Params, args: argparse.Namespace) -> None:
     tokenizer = Tokenizer.from_file(str(args.tokenizer / "tokenizer.json"))
     part = params[args.part]
-    mixture = part["annotated_weight"], part["made_up_table_fraction"]
+    mixture = part["annotated_weight"], part["uncommon_table_fraction"]
     stream = corpus_ids(tokenizer, part["corpus_seed"], part["n_tokens"], *mixture)
     with atomic_file(args.out) as temporary, temporary.open("wb") as file:
         np.save(file, stream, allow_pickle=False)

@@ -14,17 +14,17 @@ from tuneline.embedded.world import Database, Table, Value, random_database, val
 DocumentStyle = Callable[[Database, random.Random], str]
 
 
-def documents(seed: int, annotated_weight: int, made_up_table_fraction: float) -> Iterator[str]:
+def documents(seed: int, annotated_weight: int, uncommon_table_fraction: float) -> Iterator[str]:
     """Endless documents; the same arguments give the same ones.
 
     Of 8 + `annotated_weight` documents, `annotated_weight` have the remarks in front of the queries. A table bears
-    a made-up name with probability `made_up_table_fraction`, so that names of several tokens are copied too.
+    an uncommon name with probability `uncommon_table_fraction`, so that names of several tokens are copied too.
     """
     rng = random.Random(seed)
     styles: tuple[DocumentStyle, ...] = (script, script, script, script, script, questions, rows, views)
     styles += (annotated,) * annotated_weight
     while True:
-        yield rng.choice(styles)(random_database(rng, made_up_table_fraction), rng)
+        yield rng.choice(styles)(random_database(rng, uncommon_table_fraction), rng)
 
 
 def script(database: Database, rng: random.Random) -> str:

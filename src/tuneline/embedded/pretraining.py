@@ -28,7 +28,7 @@ class Step:
 
 
 def corpus_ids(
-    tokenizer: Tokenizer, seed: int, n_tokens: int, annotated_weight: int, made_up_table_fraction: float
+    tokenizer: Tokenizer, seed: int, n_tokens: int, annotated_weight: int, uncommon_table_fraction: float
 ) -> Ids:
     """The corpus as one stream of exactly `n_tokens` ids: documents between a turn-start and a turn-end token.
 
@@ -36,7 +36,7 @@ def corpus_ids(
     """
     start, end = tokenizer.token_to_id(TURN_START), tokenizer.token_to_id(TURN_END)
     stream = np.empty(n_tokens, dtype=np.uint16)
-    filled, source = 0, documents(seed, annotated_weight, made_up_table_fraction)
+    filled, source = 0, documents(seed, annotated_weight, uncommon_table_fraction)
     while filled < n_tokens:
         for encoded in tokenizer.encode_batch(list(itertools.islice(source, 512))):
             ids = [start, *encoded.ids, end][: n_tokens - filled]

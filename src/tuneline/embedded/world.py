@@ -221,16 +221,22 @@ def value_of(column: Column, split: Split, rng: random.Random) -> Value:
             return value
 
 
-def random_database(rng: random.Random, made_up_table_fraction: float) -> Database:
-    """Two tables for one document of the base model's corpus; that fraction of them bears made-up names."""
+def random_database(rng: random.Random, uncommon_table_fraction: float) -> Database:
+    """Two tables for one document of the base model's corpus; that fraction of them bears uncommon names."""
     names = rng.sample(CORPUS_TABLES, 2)
-    if made_up_table_fraction:
-        names = [f"{word(rng).lower()}s" if rng.random() < made_up_table_fraction else name for name in names]
+    if uncommon_table_fraction:
+        names = [_uncommon_name(rng) if rng.random() < uncommon_table_fraction else name for name in names]
     parent_name, child_name = names
     parent = Table(parent_name, (Column("id", "id"), *_random_columns(rng)))
     reference = Column(f"{parent_name.removesuffix('s')}_id", "reference")
     child = Table(child_name, (Column("id", "id"), reference, *_random_columns(rng)))
     return Database(f"{parent_name}_{child_name}", parent, child)
+
+
+def _uncommon_name(rng: random.Random) -> str:
+    """A word that is several tokens long: made up, or one that the task's tables are named by too."""
+    known = [table.name for database in DATABASES for table in (database.parent, database.child)]
+    return rng.choice((f"{word(rng).lower()}s", rng.choice(known)))
 
 
 def _random_columns(rng: random.Random) -> list[Column]:
