@@ -119,7 +119,8 @@ def test_a_task_that_executes_nothing_has_one_score(params: Params, tmp_path: Pa
     assert row(lines, "tuned") == ["tuned", "50.0% (40.0-60.0)", "-", "-", "-"]
 
 
-def test_files_to_look_at_exist(params: Params, reports: Path) -> None:
+def test_files_to_look_at_exist(params: Params, reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(reports)  # where no experiment has run
     assert look_at(params, reports) == []
     (reports / "evaluate.png").touch()
     assert [line.split()[0] for line in look_at(params, reports)] == ["Look", f"{reports}/evaluate.png"]

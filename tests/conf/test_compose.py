@@ -48,15 +48,12 @@ def test_verified_follows_outtype_and_quants(by_hydra: Callable[..., Values]) ->
 
 
 @pytest.mark.parametrize(
-    ("precision", "dtype", "difference"),
-    [("fp32", "float32", 1e-4), ("bf16", "bfloat16", 2e-2), ("fp16", "float16", 4e-3)],
+    ("precision", "dtype"),
+    [("fp32", "float32"), ("bf16", "bfloat16"), ("fp16", "float16")],
 )
-def test_merge_follows_the_precision(
-    precision: str, dtype: str, difference: float, by_hydra: Callable[..., Values]
-) -> None:
+def test_merge_follows_the_precision(precision: str, dtype: str, by_hydra: Callable[..., Values]) -> None:
     values = by_hydra("method=qlora", "hardware=h100_80gb", f"hardware.precision={precision}")
     assert values["merge"]["dtype"] == values["quantization"]["bnb_4bit_compute_dtype"] == dtype
-    assert values["merge"]["max_relative_logit_diff"] == difference
 
 
 def test_the_rate_follows_model_and_family(by_hydra: Callable[..., Values]) -> None:

@@ -52,7 +52,7 @@ def test_an_unknown_key_names_the_known_ones_and_the_nearest(edited: Callable[[s
             "    rule: pool",
             "data.sources[0].rule: unknown key, allowed are name, path, hub, format, role",
         ),
-        ("      packing: true", "      pack: true", "recipe.phases.sft.pack: unknown key, allowed are objective, "),
+        ("      packing: false", "      pack: false", "recipe.phases.sft.pack: unknown key, allowed are objective, "),
         (
             "    adapter: 0.003",
             "    adaptor: 0.003",
