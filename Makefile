@@ -49,7 +49,7 @@ raw: setup ## Write data/raw/text_to_sql again (the same bytes)
 
 .PHONY: base
 base: setup ## Rebuild the embedded base model (about 45 minutes on two cores)
-	cd models/base && dvc repro
+	cd models/base && dvc unfreeze anneal && dvc repro && dvc freeze anneal
 
 .PHONY: wiring
 wiring: setup ## Write the code dependencies of each stage into dvc.yaml
