@@ -63,13 +63,6 @@ def test_summary_shows_every_model(run: Run) -> None:
     assert all(name in shown for name in ("base", "tuned", "f16", "q8_0", "q4_k_m"))
 
 
-def test_a_variation_of_training_repeats_no_data_stage(run: Run) -> None:
-    status = run("dvc", "exp", "run", "--dry", "-S", "lora.r=32").stdout
-    run("git", "checkout", "--", "params.yaml")
-    assert "Running stage 'train@sft'" in status
-    assert not any(f"Running stage '{stage}'" in status for stage in ("ingest", "clean", "split", "inspect@sft"))
-
-
 def test_an_edit_in_conf_makes_params_stale_and_deletes_nothing(experiment: Path, run: Run) -> None:
     conf = experiment / "conf/clean/basic.yaml"
     before = conf.read_text(encoding="utf-8")
