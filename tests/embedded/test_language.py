@@ -14,7 +14,7 @@ from tuneline.embedded.world import DATABASES, is_held_out, random_database
 def test_every_query_runs_in_sqlite() -> None:
     rng = random.Random(3)
     for _ in range(300):
-        database = random_database(rng, 0.0)  # known defect: above 0.0 both tables can get one name
+        database = random_database(rng, uncommon_table_fraction=0.5)
         connection = sqlite3.connect(":memory:")
         connection.executescript(database.create)
         connection.execute(sql(random_query(database, "train", rng)))

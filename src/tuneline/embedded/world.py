@@ -223,14 +223,19 @@ def value_of(column: Column, split: Split, rng: random.Random) -> Value:
 
 def random_database(rng: random.Random, uncommon_table_fraction: float) -> Database:
     """Two tables for one document of the base model's corpus; that fraction of them bears uncommon names."""
-    names = rng.sample(CORPUS_TABLES, 2)
-    if uncommon_table_fraction:
-        names = [_uncommon_name(rng) if rng.random() < uncommon_table_fraction else name for name in names]
-    parent_name, child_name = names
+    parent_name, child_name = _table_names(rng, uncommon_table_fraction)
     parent = Table(parent_name, (Column("id", "id"), *_random_columns(rng)))
     reference = Column(f"{parent_name.removesuffix('s')}_id", "reference")
     child = Table(child_name, (Column("id", "id"), reference, *_random_columns(rng)))
     return Database(f"{parent_name}_{child_name}", parent, child)
+
+
+def _table_names(rng: random.Random, uncommon_table_fraction: float) -> list[str]:
+    """Two different names, each uncommon with the given probability."""
+    names = rng.sample(CORPUS_TABLES, 2)
+    if uncommon_table_fraction:
+        names = [_uncommon_name(rng) if rng.random() < uncommon_table_fraction else name for name in names]
+    return names if names[0] != names[1] else _table_names(rng, uncommon_table_fraction)
 
 
 def _uncommon_name(rng: random.Random) -> str:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tuneline.data.records import Example, Json
@@ -70,9 +69,7 @@ def encode_questions(
     return Questions(tokenizer, examples, prompts_ids, conversations, max_new_tokens)
 
 
-def answer_all(
-    model: PreTrainedModel | PeftModel, questions: Questions, scorer: Scorer, batch_size: int, name: str
-) -> Answers:
+def answer_all(model: PreTrainedModel, questions: Questions, scorer: Scorer, batch_size: int, name: str) -> Answers:
     """Let `model` answer every question; score the answers, measure the likelihood of the expected ones."""
     started = perf_counter()
     answers_ids = generate_greedy_ids(

@@ -8,14 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from tuneline.evaluation.progress import in_batches
 
 
 def generate_greedy(
-    model: PreTrainedModel | PeftModel,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts_ids: Sequence[Sequence[int]],
     max_new_tokens: int,
@@ -36,7 +35,7 @@ def decode_answer(tokenizer: PreTrainedTokenizerBase, answer_ids: Sequence[int])
 
 
 def generate_greedy_ids(
-    model: PreTrainedModel | PeftModel,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts_ids: Sequence[Sequence[int]],
     max_new_tokens: int,
@@ -48,26 +47,16 @@ def generate_greedy_ids(
     Rounding depends on the batch: in 16-bit arithmetic two tokens of nearly equal probability may change
     places when `batch_size` does.
     """
-    bare = bare_model(model)
-    stops = stop_ids(bare, tokenizer)
+    stops = stop_ids(model, tokenizer)
     # longest first: prompts of like length share a batch, and a batch too large for the memory is the first
     order = sorted(range(len(prompts_ids)), key=lambda index: -len(prompts_ids[index]))
     answers_ids: list[list[int]] = [[] for _ in prompts_ids]
-    with _plain_greedy(bare, tokenizer, stops, max_new_tokens), torch.inference_mode():
+    with _plain_greedy(model, tokenizer, stops, max_new_tokens), torch.inference_mode():
         for batch in in_batches(order, batch_size, what):
             prompts = [prompts_ids[index] for index in batch]
-            for index, new_ids in zip(batch, _generate_batch(bare, tokenizer, prompts), strict=True):
+            for index, new_ids in zip(batch, _generate_batch(model, tokenizer, prompts), strict=True):
                 answers_ids[index] = _before_stop(new_ids, stops)
     return answers_ids
-
-
-def bare_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """The Transformers model itself; an adapter's layers stay in their places inside it."""
-    if not isinstance(model, PeftModel):
-        return model
-    bare = model.get_base_model()
-    assert isinstance(bare, PreTrainedModel)
-    return bare
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -6,11 +6,10 @@ Shapes: B rows in a batch, T tokens of the longest one, K last positions that ho
 from collections.abc import Sequence
 
 import torch
-from peft import PeftModel
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from tuneline.evaluation.generation import bare_model, left_padded
+from tuneline.evaluation.generation import left_padded
 from tuneline.evaluation.likelihood import Likelihood
 from tuneline.evaluation.progress import in_batches
 from tuneline.model.template import Encoded
@@ -19,7 +18,7 @@ IGNORED = -100  # cross_entropy's own default: no loss at this position
 
 
 def answer_likelihoods(
-    model: PreTrainedModel | PeftModel,
+    model: PreTrainedModel,
     conversations: Sequence[Encoded],
     n_target_bytes: Sequence[int],
     pad_token_id: int,
@@ -27,12 +26,11 @@ def answer_likelihoods(
     what: str,
 ) -> list[Likelihood]:
     """Teacher-forced likelihood of the tokens with `loss_mask` 1, per conversation, in order."""
-    bare = bare_model(model)
     order = sorted(range(len(conversations)), key=lambda index: -len(conversations[index].input_ids))
     nlls_nats = [0.0] * len(conversations)
     with torch.inference_mode():
         for batch in in_batches(order, batch_size, what):
-            sums = _batch_nlls(bare, [conversations[index] for index in batch], pad_token_id)
+            sums = _batch_nlls(model, [conversations[index] for index in batch], pad_token_id)
             for index, nll_nats in zip(batch, sums, strict=True):
                 nlls_nats[index] = nll_nats
     counts = [sum(conversation.loss_mask[1:]) for conversation in conversations]

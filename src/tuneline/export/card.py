@@ -133,7 +133,7 @@ def _file_row(name: str, figures: Figures, score: str) -> list[str]:
 def _making(it: Experiment, reports: Reports) -> str:
     split = reports.split
     sources = [[source.name, source.role, _origin(source)] for source in it.data.sources]
-    training = [[key, f"{value:.6g}"] for key, value in sorted(reports.train.items())]
+    training = [[key, _figure(value)] for key, value in sorted(reports.train.items())]
     phases = " -> ".join(f"{name} ({phase.objective})" for name, phase in it.recipe.phases.items())
     return (
         f"## How it was made\n\n{split['n_train']} training, {split['n_val']} validation and {split['n_test']} test "
@@ -169,6 +169,10 @@ def _limits(it: Experiment) -> str:
 def _interval(figures: Figures, prefix: str, score: str, confidence: float) -> str:
     low, high = (figures[f"{prefix}{name}"] for name in interval_names(score, confidence))
     return f"{_share(figures[f'{prefix}{score}'])} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _figure(value: float | int) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def _share(value: float | int) -> str:

@@ -13,7 +13,8 @@ from tuneline.config.schema import Dtype, MergeConfig, ModelConfig
 from tuneline.errors import BudgetError, ModelError
 from tuneline.export.divergence import Divergence, LogitsNV
 from tuneline.export.reference import REFERENCE, reference_logits
-from tuneline.model.loading import load_merged, load_tokenizer_from, load_tuned
+from tuneline.model.adapters import load_tuned
+from tuneline.model.loading import load_merged, load_tokenizer_from
 
 Rows = Sequence[Sequence[int]]  # token ids of held-out conversations
 Metrics = dict[str, float | int]

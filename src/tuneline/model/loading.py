@@ -2,13 +2,11 @@
 
 import contextlib
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
@@ -56,7 +54,7 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
 
 def load_tokenizer_from(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer saved beside a trained or merged model, checked like the base's."""
-    _require_folder(folder)
+    require_folder(folder)
     with one_line_errors(str(folder), None):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return _checked_tokenizer(tokenizer, str(folder))
@@ -74,17 +72,6 @@ def load_base_for_training(
     return _load_base_in(training_dtype(hardware, family), model, hardware, quantization)
 
 
-def load_tuned(
-    folder: Path, model: ModelConfig, hardware: HardwareConfig, quantization: QuantizationConfig | None
-) -> PreTrainedModel | PeftModel:
-    """What a phase trained, in eval mode: base plus adapter, or the full model when `folder` holds one."""
-    _require_folder(folder)
-    if not is_adapter(folder):
-        return load_merged(folder, hardware)
-    check_adapter_fits(folder, model)
-    return attach_adapter(load_base(model, hardware, quantization), folder, is_trainable=False)
-
-
 def load_merged(folder: Path, hardware: HardwareConfig) -> PreTrainedModel:
     """A standalone model folder in eval mode on the device, in `inference_dtype`."""
     return load_full(folder, hardware, inference_dtype(hardware))
@@ -92,7 +79,7 @@ def load_merged(folder: Path, hardware: HardwareConfig) -> PreTrainedModel:
 
 def load_full(folder: Path, hardware: HardwareConfig, dtype: torch.dtype) -> PreTrainedModel:
     """A standalone model folder in eval mode on the device, every tensor present and of the right shape."""
-    _require_folder(folder)
+    require_folder(folder)
     device = torch_device(hardware)
     with one_line_errors(str(folder), None):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -105,41 +92,9 @@ def load_full(folder: Path, hardware: HardwareConfig, dtype: torch.dtype) -> Pre
     return _placed(_complete(loaded, str(folder)), device)
 
 
-def attach_adapter(base: PreTrainedModel, folder: Path, is_trainable: bool) -> PeftModel:
-    """`base` with the adapter in `folder` on top. Raises `ModelError` when its tensors do not fit the base."""
-    problems = (OSError, RuntimeError, ValueError, KeyError, SafetensorError, UserWarning)
-    try:
-        with peft_warnings():
-            # PEFT only warns about tensors that the file lacks, and leaves them as initialised
-            warnings.filterwarnings("error", message="Found missing adapter keys")
-            return PeftModel.from_pretrained(base, str(folder), is_trainable=is_trainable)
-    except problems as error:
-        raise ModelError(f"{folder}: the adapter does not fit its base: {_first_line(error)}") from error
-
-
-@contextlib.contextmanager
-def peft_warnings() -> Iterator[None]:
-    """Silence what PEFT 0.21 does that Transformers 5.23 warns about; nobody here can act on it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-        yield
-
-
 def is_adapter(folder: Path) -> bool:
     """Whether `folder` holds a PEFT adapter (and not full weights)."""
     return (folder / "adapter_config.json").is_file()
-
-
-def check_adapter_fits(folder: Path, model: ModelConfig) -> None:
-    """Raise `ModelError` when the adapter in `folder` was trained on another base than `model`."""
-    config = PeftConfig.from_pretrained(str(folder))
-    trained_on = (config.base_model_name_or_path, config.revision)
-    if trained_on != (model.name_or_path, model.revision):
-        raise ModelError(
-            f"{folder}/adapter_config.json: the adapter was trained on {_at(*trained_on)}, but "
-            f"model.name_or_path is {_at(model.name_or_path, model.revision)}; train it again (dvc repro) or "
-            "select the model it was made for"
-        )
 
 
 def stop_token_ids(model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -275,32 +230,36 @@ def revision_arguments(model: ModelConfig) -> dict[str, Any]:
 def _require_local_folder(model: ModelConfig) -> None:
     """A missing folder must not be taken for a hub id: a model without a revision is a local folder."""
     if model.revision is None:
-        _require_folder(Path(model.name_or_path))
+        require_folder(Path(model.name_or_path))
 
 
-def _require_folder(folder: Path) -> None:
+def require_folder(folder: Path) -> None:
+    """Raise `ModelError` where there is no such model folder."""
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such model folder; fetch it with `dvc pull` or make it with `dvc repro`")
 
 
 @contextlib.contextmanager
 def one_line_errors(name: str, revision: str | None) -> Iterator[None]:
+    """Turn a library's loading errors into `ModelError`, or `EnvironmentProblem` for a model on the hub."""
     try:
         yield
     except (OSError, ValueError, SafetensorError) as error:
         if revision is None:
-            raise ModelError(f"{name}: cannot be loaded: {_first_line(error)}") from error
+            raise ModelError(f"{name}: cannot be loaded: {first_line(error)}") from error
         raise EnvironmentProblem(
-            f"model.name_or_path: {_at(name, revision)} cannot be loaded: {_first_line(error)}; without network, "
-            f"fetch it first where there is one: `hf download {name} --revision {revision}`"
+            f"model.name_or_path: {at_revision(name, revision)} cannot be loaded: {first_line(error)}; "
+            f"without network, fetch it first where there is one: `hf download {name} --revision {revision}`"
         ) from error
 
 
-def _at(name: str | None, revision: str | None) -> str:
+def at_revision(name: str | None, revision: str | None) -> str:
+    """A model as messages name it."""
     return f"'{name}'" if revision is None else f"'{name}' at revision {revision}"
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of the message that is not blank, or the kind of error where there is none."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 

@@ -9,7 +9,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tuneline.config.schema import HardwareConfig, LoraConfig, MethodConfig, ModelConfig, QuantizationConfig
 from tuneline.errors import BudgetError
-from tuneline.model.loading import one_line_errors, peft_warnings, revision_arguments, training_dtype
+from tuneline.model.adapters import peft_warnings
+from tuneline.model.loading import one_line_errors, revision_arguments, training_dtype
 from tuneline.model.methods import peft_config
 
 BYTES_PER_GIB = 2**30

@@ -10,14 +10,8 @@ from transformers import PreTrainedModel, set_seed
 
 from tuneline.config.schema import HardwareConfig, LoraConfig, MethodConfig, ModelConfig, QuantizationConfig
 from tuneline.errors import ModelError
-from tuneline.model.loading import (
-    attach_adapter,
-    check_adapter_fits,
-    is_adapter,
-    load_base_for_training,
-    load_full,
-    peft_warnings,
-)
+from tuneline.model.adapters import attach_adapter, check_adapter_fits, peft_warnings
+from tuneline.model.loading import is_adapter, load_base_for_training, load_full
 
 TrainableModel = PreTrainedModel | PeftModel
 

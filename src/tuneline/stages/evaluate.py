@@ -7,7 +7,8 @@ from tuneline.evaluation.heldout import read_heldout
 from tuneline.evaluation.metrics import comparison_metrics, prefixed
 from tuneline.evaluation.picture import draw_scores
 from tuneline.evaluation.tasks import make_scorer
-from tuneline.model.loading import load_base, load_tokenizer, load_tokenizer_from, load_tuned
+from tuneline.model.adapters import bare_model, load_tuned
+from tuneline.model.loading import load_base, load_tokenizer, load_tokenizer_from
 from tuneline.output import write_metrics
 
 
@@ -26,7 +27,7 @@ def main() -> None:
         load_base(model, hardware, quantization), base_questions, scorer, hardware.eval_batch_size, "base"
     )
     tuned = answer_all(
-        load_tuned(args.tuned, model, hardware, quantization),
+        bare_model(load_tuned(args.tuned, model, hardware, quantization)),
         tuned_questions,
         scorer,
         hardware.eval_batch_size,

@@ -13,7 +13,8 @@ def main() -> None:
         stay_offline()
     tasks = find_task(args.task, args.tasks_folder)
     # imported late: the Hugging Face libraries look at the network switch when they are imported
-    from tuneline.model.loading import load_tokenizer_from, load_tuned
+    from tuneline.model.adapters import load_tuned
+    from tuneline.model.loading import load_tokenizer_from
 
     metrics = run_task(
         load_tuned(args.tuned, params.model, params.hardware, params.quantization),
