@@ -48,8 +48,8 @@ raw: setup ## Write data/raw/text_to_sql again (the same bytes)
 	python -m tuneline.embedded.raw --out data/raw/text_to_sql
 
 .PHONY: base
-base: setup ## Rebuild the embedded base model (about 45 minutes on two cores)
-	cd models/base && dvc unfreeze anneal && dvc repro && dvc freeze anneal
+base: setup ## Rebuild the embedded base model (about an hour on two cores)
+	cd models/base && dvc unfreeze anneal && { dvc repro; status=$$?; dvc freeze anneal; exit $$status; }
 
 .PHONY: wiring
 wiring: setup ## Write the code dependencies of each stage into dvc.yaml

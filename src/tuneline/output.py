@@ -24,18 +24,34 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`; it replaces `path` when the block succeeds."""
+    """Yield an empty temporary folder beside `path`; it replaces `path` when the block succeeds.
+
+    When anything fails, the renaming too, the folder that was at `path` is there again.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
+        _replace_folder(path, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace_folder(path: Path, new: Path) -> None:
+    """Move `new` to `path`; no system does that in one step when `path` is a folder with files."""
+    aside = path.with_name(f".{path.name}.previous")
+    if path.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        path.replace(aside)
+    try:
+        new.replace(path)
+    except OSError:
+        if aside.exists():
+            aside.replace(path)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

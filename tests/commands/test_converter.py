@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -49,6 +50,44 @@ def test_another_version_than_the_runtimes_is_refused(
 
 def test_a_path_that_climbs_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     evil = archive_with(tmp_path / "evil.tar.gz", ["x/vendor/llama.cpp/conversion/../../../outside.py"])
-    with pytest.raises(tarfile.OutsideDestinationError):
+    with pytest.raises(EnvironmentProblem, match="outside the destination"):
         converter.unpack(evil, tmp_path / "share" / "inner")
     assert not (tmp_path / "outside.py").exists()
+
+
+def damaged(path: Path, whole: Path, n_bytes: int) -> Path:
+    path.write_bytes(whole.read_bytes()[:n_bytes])
+    return path
+
+
+def test_an_archive_that_cannot_be_used_is_one_line_and_leaves_the_old_converter(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(converter, "version", lambda name: "1.2.3")
+    into = tmp_path / "share"
+    converter.execute(argparse.Namespace(version="1.2.3", archive=archive, into=into))
+    unusable = {
+        tmp_path / "nothing.tar.gz": "cannot be unpacked",
+        damaged(tmp_path / "cut.tar.gz", archive, 200): "cannot be unpacked",
+        damaged(tmp_path / "empty.tar.gz", archive, 0): "cannot be unpacked",
+        archive_with(tmp_path / "other.tar.gz", ["x/vendor/llama.cpp/LICENSE"]): "no vendor/llama.cpp/convert_hf",
+    }
+    for path, message in unusable.items():
+        with pytest.raises(EnvironmentProblem, match=f"{path.name}: {message}") as caught:
+            converter.execute(argparse.Namespace(version="1.2.3", archive=path, into=into))
+        assert "\n" not in str(caught.value)
+        assert (into / "convert_hf_to_gguf.py").is_file()
+
+
+def test_only_the_runtime_itself_has_to_come_as_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.extend(command)
+        (tmp_path / "llama_cpp_python-1.2.3.tar.gz").touch()
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    assert converter.fetch("1.2.3", tmp_path).name == "llama_cpp_python-1.2.3.tar.gz"
+    # with :all: pip would also build its own build tools from source
+    assert asked[asked.index("--no-binary") + 1] == "llama-cpp-python"

@@ -105,6 +105,22 @@ def test_no_network_is_one_line(conf: Path) -> None:
         pin.execute(Namespace(conf=conf, name="qwen3_8b", endpoint=endpoint))
 
 
+@pytest.mark.parametrize("repo", ["a/b/c", "-x", "Qwen/Qwen3..8B"])
+def test_a_name_that_can_be_no_hub_id_is_refused_without_asking(repo: str, conf: Path) -> None:
+    path = conf / "model" / "own.yaml"
+    path.write_text(f"name_or_path: {repo}\ntracked_path: conf/model/own.yaml\nrevision: null\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"^{re.escape(repo)}: no hub id .*mend name_or_path") as caught:
+        pin.execute(Namespace(conf=conf, name="own", endpoint="http://127.0.0.1:9"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["name_or_path: x/y\nrevision: null\n", "tracked_path: conf/model/own.yaml\n"])
+def test_a_model_file_that_lacks_a_key_is_refused(text: str, conf: Path) -> None:
+    (conf / "model" / "own.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"own\.yaml: name_or_path or tracked_path is missing"):
+        pin.execute(Namespace(conf=conf, name="own", endpoint=None))
+
+
 def test_a_local_model_is_refused(conf: Path) -> None:
     with pytest.raises(ConfigError, match="is a folder, which DVC hashes; only hub models are pinned"):
         pin.execute(Namespace(conf=conf, name="sqlama", endpoint=None))

@@ -39,6 +39,7 @@ VERIFIED = {
     "execution_accuracy": 0.845,
     "exact_match": 0.79,
     "perplexity": 1.05,
+    "perplexity_ratio": 1.00194,
     "size_mib": 3.75,
     "kl_mean_nats": 1e-4,
 }
@@ -94,7 +95,13 @@ def test_every_figure_stands_in_its_row(params: Params, reports: Path) -> None:
     assert lines[0].strip() == "sqlama + lora on text_to_sql: 600 held-out examples, 95% intervals"
     assert row(lines, "base") == ["base", "1.0% (0.5-2.2)", "0.0%", "312.2", "-", "-"]
     assert row(lines, "tuned") == ["tuned", "85.0% (81.9-87.6)", "80.0%", "1.043", "12.5", "2,346"]
-    assert row(lines, "GGUF q8_0") == ["GGUF q8_0", "84.5%", "79.0%", "1.05", "3.8", "-"]
+    assert row(lines, "GGUF q8_0") == ["GGUF q8_0", "84.5%", "79.0%", "1.002x merged", "3.8", "-"]
+
+
+def test_perplexities_over_different_rows_are_not_shown_as_if_they_compared(params: Params, reports: Path) -> None:
+    gguf = row(rendered(params, reports), "GGUF q8_0")
+    assert "1.05" not in gguf  # of 64 rows, where base and tuned have all
+    assert "1.002x merged" in gguf
 
 
 def test_a_report_that_is_missing_is_a_dash(params: Params, reports: Path, tmp_path: Path) -> None:
@@ -124,6 +131,15 @@ def test_files_to_look_at_exist(params: Params, reports: Path, monkeypatch: pyte
     assert look_at(params, reports) == []
     (reports / "evaluate.png").touch()
     assert [line.split()[0] for line in look_at(params, reports)] == ["Look", f"{reports}/evaluate.png"]
+
+
+def test_the_packaged_model_comes_with_a_command_that_ollama_takes(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models/deploy").mkdir(parents=True)
+    line = look_at(params, tmp_path)[-1]
+    assert line.endswith("ollama create sqlama-text_to_sql-lora -f models/deploy/Modelfile")
 
 
 def test_the_suggested_experiment_is_a_change_of_this_one(params: Params) -> None:

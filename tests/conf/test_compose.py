@@ -96,3 +96,32 @@ def test_a_folder_without_config_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"config\.yaml: no such file; run this in the repository root"):
         compose(tmp_path, tmp_path / "params.yaml", [])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: 1\nb: [1\nc: 2\n", r"train/default\.yaml:3: not YAML: while parsing a flow sequence, expected"),
+        (b"a: 1\n\na: 2\n", r"train/default\.yaml:3: not YAML: .*found duplicate key a"),
+        (b"a: 1\nb: \0\n", r"train/default\.yaml:2: not YAML: special characters"),
+        (b"a: caf\xe9\n", r"train/default\.yaml: not UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_yaml_is_one_line_with_its_place(content: bytes, message: str, project: Path) -> None:
+    from tuneline.config.compose import compose
+
+    (project / "conf/train/default.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        compose(project / "conf", project / "params.yaml", [])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tuneline.config import compose as module
+
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied", "conf/seed.yaml")
+
+    monkeypatch.setattr(module, "compose_and_dump", refuse)
+    with pytest.raises(ConfigError, match=r"^conf/seed\.yaml: Permission denied"):
+        module.compose(project / "conf", project / "params.yaml", [])

@@ -54,8 +54,8 @@ def test_an_unknown_key_names_the_known_ones_and_the_nearest(edited: Callable[[s
         ),
         ("      packing: false", "      pack: false", "recipe.phases.sft.pack: unknown key, allowed are objective, "),
         (
-            "    adapter: 0.003",
-            "    adaptor: 0.003",
+            "    adapter: 0.",
+            "    adaptor: 0.",
             "model.learning_rate.adaptor: unknown key, allowed are full, adapter",
         ),
         ("seed: 42", "sed: 42", "sed: unknown key, allowed are conf_digest, seed, "),

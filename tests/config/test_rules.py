@@ -52,12 +52,16 @@ ALLOWED = {
     "fp16 on cuda": {**CUDA, "hardware.precision": "fp16"},
     "flash attention on cuda": {**CUDA, "hardware.attn_implementation": "flash_attention_2"},
     "8-bit optimizer on cuda": {**CUDA, "hardware.optim": "paged_adamw_8bit"},
-    "several devices": {**CUDA, "hardware.num_devices": 4, "hardware.micro_batch_size": 4},
     "bf16 on cpu": {"hardware.precision": "bf16"},
     "mps": {"hardware.device": "mps", "hardware.memory_gib": 64.0},
     "a fixed number of steps": {"recipe.phases.sft.max_steps": 3},
     "no quants": {"export.quants": [], "export.verified": ["f16"], "export.package": "f16"},
     "a constant rate": {"train.lr_scheduler_type": "constant", "train.warmup_ratio": 0.0},
+    "some layers with an adapter": {"lora.target_modules": ["q_proj", "v_proj"]},
+    "layers by a pattern": {"lora.target_modules": r".*\.(q|v)_proj"},
+    "stopping early": {"train.early_stopping_patience": 3},
+    "no validation": {"split.val_fraction": 0.0},
+    "several harness tasks": {"eval.harness_tasks": ["hellaswag", "piqa"]},
     "a hub dataset": {
         "data.sources.1.path": None,
         "data.sources.1.hub": HUB_DATA,
@@ -139,20 +143,31 @@ REFUSED = {
     ),
     "shortest above longest": ({"clean.length.min_chars": 4001}, "clean.length.min_chars: 4001"),
     "batch not divisible": ({"train.global_batch_size": 24}, "train.global_batch_size: 24, allowed is a multiple"),
-    "batch not divisible by devices": (
-        {**CUDA, "hardware.num_devices": 3},
-        "train.global_batch_size: 16, allowed is a multiple of hardware.micro_batch_size * hardware.num_devices = 48",
+    "stopping early without validation": (
+        {"train.early_stopping_patience": 3, "split.val_fraction": 0.0},
+        "train.early_stopping_patience: 3, allowed is null without validation rows",
     ),
+    "an adapter on the output": (
+        {"lora.target_modules": ["q_proj", "lm_head"]},
+        "lora.target_modules: ('q_proj', 'lm_head'), allowed leaves lm_head out",
+    ),
+    "an adapter on the embeddings": (
+        {"lora.target_modules": ["embed_tokens"]},
+        "lora.target_modules: ('embed_tokens',), allowed leaves model.embed_tokens out",
+    ),
+    "a pattern that takes the embeddings": (
+        {"lora.target_modules": ".*(lm_head|embed_tokens|q_proj)"},
+        "lora.target_modules: '.*(lm_head|embed_tokens|q_proj)', allowed leaves lm_head and model.embed_tokens out",
+    ),
+    "no pattern": ({"lora.target_modules": "(q_proj"}, "lora.target_modules: '(q_proj', allowed is all-linear, a list"),
     "warm-up that nothing does": ({"train.lr_scheduler_type": "constant"}, "train.warmup_ratio: 0.05"),
     "fp16 on cpu": ({"hardware.precision": "fp16"}, "hardware.precision: 'fp16', allowed on cpu is fp32, bf16"),
     "bf16 on mps": (
         {"hardware.device": "mps", "hardware.precision": "bf16"},
         "hardware.precision: 'bf16', allowed on mps is fp32",
     ),
-    "two processors": (
-        {"hardware.num_devices": 2, "hardware.micro_batch_size": 8},
-        "hardware.num_devices: 2, allowed on cpu is 1",
-    ),
+    "two processors": ({"hardware.num_devices": 2}, "hardware.num_devices: 2, allowed is 1: one process"),
+    "two GPUs": ({**CUDA, "hardware.num_devices": 2}, "hardware.num_devices: 2, allowed is 1: one process"),
     "8-bit optimizer on cpu": ({"hardware.optim": "paged_adamw_8bit"}, "hardware.optim: 'paged_adamw_8bit'"),
     "flash attention on cpu": (
         {"hardware.attn_implementation": "flash_attention_2"},
@@ -164,6 +179,10 @@ REFUSED = {
     ),
     "cuda of unknown size": ({**CUDA, "hardware.memory_gib": None}, "hardware.memory_gib: null"),
     "queries without a database": ({"data.meta_fields": []}, "eval.task: 'text_to_sql' needs 'database'"),
+    "the same harness task twice": (
+        {"eval.harness_tasks": ["piqa", "piqa"]},
+        "eval.harness_tasks: 'piqa, piqa', allowed is each task once",
+    ),
     "answer longer than the context": ({"eval.max_new_tokens": 512}, "eval.max_new_tokens: 512"),
     "verified by hand": ({"export.verified": ["f16", "q8_0"]}, "export.verified: 'f16, q8_0', allowed is outtype"),
     "the same quant twice": (

@@ -159,6 +159,8 @@ def test_only_the_assistant_can_refuse(all_rules: CleanConfig) -> None:
         ("020 7946 0958", "<PHONE>"),
         ("06 12 34 56 78", "<PHONE>"),
         ("a@b.org and c@d.org", "<EMAIL> and <EMAIL>"),
+        ("+1 202-555-0110+1 202-555-0110", "<PHONE><PHONE>"),
+        ("555-123-4567\n555-123-4568\n555-123-4569", "<PHONE>\n<PHONE>\n<PHONE>"),
     ],
 )
 def test_addresses_and_numbers_written_as_such_are_redacted(text: str, expected: str) -> None:
@@ -191,7 +193,15 @@ def test_numbers_dates_ids_and_code_are_left_alone(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["+" + "1" * 20_000 + "x", "+1" + " 12" * 7000 + "x", "a" * 20_000 + "@", "1-" * 9000, "a@" + "b." * 9000]
+    "text",
+    [
+        "+" + "1" * 20_000 + "x",
+        "+1" + " 12" * 7000 + "x",
+        "a" * 20_000 + "@",
+        "1-" * 9000,
+        "a@" + "b." * 9000,
+        "+1 202-555-0110" * 9000,
+    ],
 )
 @pytest.mark.timeout(5)
 def test_no_text_makes_the_pii_rule_hang(text: str) -> None:
@@ -272,10 +282,28 @@ def test_of_several_copies_the_first_by_source_order_and_line_stays(all_rules: C
     assert {row.reason for row in cleaned.rejected} == {"a copy of pool:3"}
 
 
-def test_a_test_row_is_no_copy_of_a_pool_row(all_rules: CleanConfig) -> None:
-    rows = [ask("q", "a", "pool", 1), ask("q", "a", "test", 1), ask("Q", "a", "test", 2)]
-    cleaned = clean(rows, SOURCES, all_rules)
-    assert [(row.source, row.line) for row in cleaned.examples] == [("pool", 1), ("test", 1)]
+def test_a_pool_row_is_no_copy_of_a_test_row(all_rules: CleanConfig) -> None:
+    sources = [SOURCES[2], SOURCES[0]]  # the test comes first here
+    cleaned = clean([ask("q", "a", "pool", 1), ask("q", "a", "test", 1)], sources, all_rules)
+    assert places(cleaned.examples) == [("test", 1), ("pool", 1)]
+
+
+def test_rows_of_test_sources_are_held_out_as_given(all_rules: CleanConfig) -> None:
+    given = [
+        ask("\ufffd", "a", "test", 1),
+        ask("q", "", "test", 2),
+        ask("q", "I cannot help with that.", "test", 3),
+        ask("mail anna@example.org", "a" * 401, "test", 4),
+        ask("q", "a", "test", 5),
+        ask("q", "a", "test", 6),
+    ]
+    pool = [ask("mail anna@example.org", "yes", "pool", 1), ask("", "no", "pool", 2)]
+    cleaned = clean([*pool, *given], SOURCES, all_rules)
+    assert [row for row in cleaned.examples if row.source == "test"] == given
+    assert cleaned.redaction_counts()["n_redacted_rows"] == 1
+    counts = count_rows(cleaned.examples, cleaned.rejected, rule_names(all_rules), SOURCES)
+    assert (counts["n_kept_from_test"], counts["n_rejected_from_test"]) == (6, 0)
+    assert (counts["n_kept_from_pool"], counts["n_rejected_from_pool"]) == (1, 1)
 
 
 def test_rows_that_differ_in_an_address_only_are_copies_once_it_is_redacted(all_rules: CleanConfig) -> None:
@@ -377,4 +405,6 @@ def test_kept_and_rejected_are_what_was_read_whatever_the_order(rows: list[Examp
     # clean rows stay as they are: the rules have nothing left to do
     again = clean(cleaned.examples, SOURCES, rules)
     assert (again.examples, again.rejected) == (cleaned.examples, [])
-    assert all(not redact(text)[1] for row in cleaned.examples for text in contents(row))
+    pool = [row for row in cleaned.examples if row.source != "test"]
+    assert all(redact(text)[1:] == (0, 0) for row in pool for text in contents(row))
+    assert [row for row in cleaned.examples if row.source == "test"] == [row for row in rows if row.source == "test"]

@@ -16,6 +16,10 @@ from tuneline.errors import DataError
 PINNED = HubDatasetConfig(repo="org/chats", revision="0123456789abcdef" * 2 + "01234567", config="de", split="train")
 
 
+class FakeDatasetsError(Exception):
+    """Stands in for the library's own errors, which are neither OSError nor ValueError."""
+
+
 class FakeHub:
     """Stands in for the datasets library, which is too slow to import in a fast test; remembers what it was asked."""
 
@@ -33,7 +37,10 @@ class FakeHub:
     def install(self, monkeypatch: pytest.MonkeyPatch) -> "FakeHub":
         module = ModuleType("datasets")
         module.load_dataset = self.load_dataset  # type: ignore[attr-defined]  # a stand-in is made of such
+        exceptions = ModuleType("datasets.exceptions")
+        exceptions.DatasetsError = FakeDatasetsError  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "datasets", module)
+        monkeypatch.setitem(sys.modules, "datasets.exceptions", exceptions)
         return self
 
 
@@ -72,6 +79,7 @@ def test_a_hub_value_without_a_json_counterpart_rejects_its_row(monkeypatch: pyt
         ),
         (FileNotFoundError("Dataset 'org/chats' doesn't exist\non the Hub"), "cannot be loaded .*check .*revision"),
         (ValueError("Unknown split 'train'"), "cannot be loaded .*Unknown split"),
+        (FakeDatasetsError("An error occurred while generating the dataset"), "cannot be loaded .*generating"),
         (RuntimeError("Dataset scripts are no longer supported"), "cannot be loaded .*scripts"),
     ],
 )
@@ -98,4 +106,5 @@ def test_the_real_library_takes_the_options_that_are_passed() -> None:
 
     parameters = inspect.signature(datasets.load_dataset).parameters
     assert {"path", "name", "split", "revision"} <= parameters.keys()
+    assert issubclass(datasets.exceptions.DatasetGenerationError, datasets.exceptions.DatasetsError)
     assert "trust_remote_code" not in parameters  # it cannot run a dataset's own code, so there is nothing to refuse

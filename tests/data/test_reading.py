@@ -201,15 +201,20 @@ def test_a_bad_csv_record_is_rejected_with_its_place_and_the_others_stay(
     assert bad.raw == record.decode("utf-8", "backslashreplace")
 
 
-def test_an_unclosed_csv_quote_rejects_the_rest_as_one_record_that_is_kept(tmp_path: Path) -> None:
-    first, bad = rows_of(tmp_path, b'prompt,completion\na,b\n"c,d\ne,f\n', "csv")
-    assert isinstance(first, Row)
-    assert isinstance(bad, BadRow)
-    assert "a quote is never closed" in bad.reason
-    assert bad.raw == '"c,d\ne,f'
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        (b'prompt,completion\na,b\n"c,d\ne,f\ng,h\n', r"rows\.csv:3: .* 3 lines"),
+        (b'prompt,completion\n"a\nb",c\nd,"e\n', r"rows\.csv:4: .* 1 lines"),
+        (b'prompt,"completion\na,b\n', r"rows\.csv:1: .* 2 lines"),
+    ],
+)
+def test_an_unclosed_csv_quote_is_an_error_where_its_record_begins(content: bytes, place: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"{place} up to the end of the file are one value; close it"):
+        rows_of(tmp_path, content, "csv")
 
 
-@pytest.mark.parametrize("header", [b"prompt,prompt", b"prompt,", b'"prompt'])
+@pytest.mark.parametrize("header", [b"prompt,prompt", b"prompt,", b'"a"b'])
 def test_a_csv_header_must_name_each_column_once(header: bytes, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"rows\.csv:1: the header"):
         rows_of(tmp_path, header + b"\na,b\n", "csv")

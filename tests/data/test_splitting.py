@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tuneline.config.schema import SourceConfig, SplitConfig
 from tuneline.data.contamination import group_key
-from tuneline.data.records import Example, Message, make_example
+from tuneline.data.records import Example, Message, Role, make_example
 from tuneline.data.splitting import Splits, count_sides, place_on_unit_line, split
 from tuneline.errors import DataError
 
@@ -32,10 +32,18 @@ def sides(splits: Splits) -> dict[str, set[tuple[str, int]]]:
     return {name: {(row.source, row.line) for row in rows} for name, rows in named}
 
 
-def test_the_group_is_the_words_of_everything_before_the_last_answer() -> None:
-    messages = (Message("system", "Be brief."), Message("user", "CREATE TABLE t (a);\n\nQuestion: how many?"))
-    example = make_example("pool", 1, (*messages, Message("assistant", "SELECT 1")), None, {})
-    assert group_key(example) == "be brief create table t a question how many"
+def chat(*turns: str, system: str | None = None, line: int = 1) -> Example:
+    """User and assistant in turns."""
+    roles: tuple[Role, Role] = ("user", "assistant")
+    messages = tuple(Message(roles[number % 2], turn) for number, turn in enumerate(turns))
+    before = () if system is None else (Message("system", system),)
+    return make_example("pool", line, (*before, *messages), None, {})
+
+
+def test_the_group_is_the_words_before_the_last_answer_without_the_instructions() -> None:
+    example = chat("CREATE TABLE t (a);\n\nQuestion: how many?", "SELECT 1", system="Be brief.")
+    assert group_key(example) == "create table t a question how many"
+    assert group_key(chat("One?", "1", "Two?", "2")) == "one 1 two"
     assert group_key(make_example("pool", 1, (), "Once, upon A time.", {})) == "once upon a time"
     assert group_key(ask("?!")) == "?!"
     assert group_key(ask("?!")) != group_key(ask("!!"))
@@ -61,6 +69,25 @@ def test_fractions_of_the_pool_come_out_about_right_and_a_salt_draws_another_spl
     assert sides(other)["val"] != sides(drawn)["val"]
 
 
+def test_changing_the_validation_fraction_keeps_the_test_set() -> None:
+    pool = many(500)
+    tests = [
+        sides(split(pool, [POOL], HOLDOUT.model_copy(update={"val_fraction": fraction})))["test"]
+        for fraction in (0.0, 0.05, 0.2, 0.69)
+    ]
+    assert tests[0]
+    assert all(test == tests[0] for test in tests)
+
+
+def test_a_larger_validation_fraction_takes_rows_from_training_only() -> None:
+    pool = many(500)
+    few, more = (
+        sides(split(pool, [POOL], HOLDOUT.model_copy(update={"val_fraction": fraction}))) for fraction in (0.1, 0.3)
+    )
+    assert few["val"] < more["val"]
+    assert more["train"] < few["train"]
+
+
 def test_a_test_source_goes_to_test_whole() -> None:
     splits = split(many(50) + many(20, "test"), [POOL, TEST], GIVEN_TEST)
     assert sides(splits)["test"] == {("test", line) for line in range(1, 21)}
@@ -78,14 +105,44 @@ def test_a_pool_row_whose_prompt_is_tested_is_dropped_with_the_reason() -> None:
     splits = split([*many(50), leaked, *many(20, "test")], [POOL, TEST], GIVEN_TEST)
     (rejected,) = splits.rejected
     assert (rejected.source, rejected.line, rejected.rule) == ("pool", 99, "contamination")
-    assert rejected.reason == "its prompt is that of test:4, a test row"
+    assert rejected.reason == "it answers the prompt of test:4, a test row"
     assert len(splits.train) + len(splits.val) == 50
+
+
+@pytest.mark.parametrize(
+    "leaked",
+    [
+        chat("question test 3", "yes", "Are you sure?", "I am.", line=99),
+        chat("question test 3", "yes", "Are you sure?", "I am.", "Really?", "Yes.", line=99),
+        chat("question test 3", "no", system="Answer in one word.", line=99),
+    ],
+    ids=["first of two turns", "first of three turns", "other instructions"],
+)
+def test_a_tested_prompt_is_found_before_any_answer_and_under_any_instructions(leaked: Example) -> None:
+    splits = split([*many(50), leaked, *many(20, "test")], [POOL, TEST], GIVEN_TEST)
+    assert [(row.line, row.reason) for row in splits.rejected] == [(99, "it answers the prompt of test:4, a test row")]
+
+
+def test_words_of_a_tested_prompt_that_are_not_a_whole_prompt_are_no_contamination() -> None:
+    apart = [chat("question", "test 3", "go on", "yes", line=99), chat("question test 3 4", "yes", line=98)]
+    assert split([*many(50), *apart, *many(20, "test")], [POOL, TEST], GIVEN_TEST).rejected == []
+
+
+def test_a_conversation_that_passes_a_drawn_test_prompt_is_dropped_too() -> None:
+    pool = many(50)
+    tested = split(pool, [POOL], HOLDOUT).test
+    longer = [chat(row.messages[0].content, "yes", f"and {row.line}", "no", line=row.line + 1000) for row in pool]
+    splits = split(pool + longer, [POOL], HOLDOUT)
+    kept = {row.messages[0].content for row in splits.train + splits.val}
+    assert tested
+    assert not kept & {row.messages[0].content for row in tested}
+    assert all(row.line > 1000 for row in splits.rejected)
 
 
 def test_contamination_can_fail_instead_and_names_the_row() -> None:
     leaked = ask("question test 3", line=99)
     fail = GIVEN_TEST.model_copy(update={"on_contamination": "fail"})
-    with pytest.raises(DataError, match=r"pool:99: its prompt is that of test:4.*; 1 such rows; .*on_contamination"):
+    with pytest.raises(DataError, match=r"pool:99: it answers the prompt of test:4.*; 1 such rows; .*on_contamination"):
         split([*many(50), leaked, *many(20, "test")], [POOL, TEST], fail)
 
 

@@ -140,8 +140,8 @@ def test_no_row_left_fails_clean_whatever_the_limit(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for name in ("pool", "test"):
-        write_jsonl(workplace / f"{name}.jsonl", [{"prompt": "a", "completion": " ", "database": "x"}])
+    write_jsonl(workplace / "pool.jsonl", [{"prompt": "a", "completion": " ", "database": "x"}] * 2)
+    params.data = params.data.model_copy(update={"sources": params.data.sources[:1]})
     run_ingest(params, monkeypatch)
     params.clean = params.clean.model_copy(update={"max_rejected_fraction": 1.0})
     with pytest.raises(SystemExit):

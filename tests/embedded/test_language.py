@@ -61,6 +61,6 @@ def test_corpus_shows_no_chat_and_answers_no_question() -> None:
         assert not re.search(r"<\||Question:", document)
         lines = document.split("\n")
         for line, following in itertools.pairwise(lines):
-            is_question = re.fullmatch(r"[A-Z][a-z].*[?.]", line) is not None
+            is_question = re.fullmatch(r"(-- )?[A-Z][a-z].*[?.]", line) is not None
             assert not (is_question and following.startswith("SELECT")), document
     assert all("{text}" in form for form in COMMENTS)

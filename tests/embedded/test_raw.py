@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tuneline.embedded import raw
-from tuneline.embedded.english import CONDITIONS
+from tuneline.embedded.english import AGGREGATES, CONDITIONS, LIMITED, LISTS, ORDERED
 from tuneline.embedded.world import is_held_out
 
 RAW = Path("data/raw/text_to_sql")
@@ -20,9 +20,11 @@ def read(name: str) -> list[dict[str, Any]]:
 
 
 def quoted(sql: str) -> set[str]:
+    """Values compared as a whole; the first word of a LIKE can begin many values."""
     return set(re.findall(r"= '([^']*)'", sql))
 
 
+@pytest.mark.slow
 def test_committed_files_are_regenerated_byte_for_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["raw", "--out", str(tmp_path)])
     raw.main()
@@ -54,6 +56,15 @@ def test_held_out_wordings_are_asked_in_the_test_set_only() -> None:
     for pattern in patterns:
         assert re.search(pattern, " ".join(test)), pattern
         assert not re.search(pattern, pool), pattern
+
+
+def test_held_out_beginnings_are_asked_in_the_test_set_only() -> None:
+    held_out = {w.split("{")[0] for wordings in (LISTS, AGGREGATES, ORDERED, LIMITED) for w in wordings.held_out}
+    test = [row["prompt"] for row in read("test.jsonl")]
+    pool = [row["prompt"] for row in read("pool.jsonl") if row["prompt"] not in test]
+    for beginning in held_out:
+        assert any(f"Question: {beginning}" in prompt for prompt in test), beginning
+        assert not any(f"Question: {beginning}" in prompt for prompt in pool), beginning
 
 
 def test_every_gold_query_of_the_test_set_has_an_answer_in_its_database() -> None:

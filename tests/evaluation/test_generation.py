@@ -91,11 +91,13 @@ def test_an_answer_ends_before_any_stop_token_of_the_generation_config(
 def test_decoded_answers_hold_no_special_tokens(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts_ids: list[list[int]]
 ) -> None:
-    from tuneline.evaluation.generation import decode_answer, generate_greedy
+    from tuneline.evaluation.generation import decode_answer
 
-    texts = generate_greedy(model, tokenizer, prompts_ids, 24, 8, "test")
-    assert texts == [decode_answer(tokenizer, ids) for ids in answers(model, tokenizer, prompts_ids)]
-    assert not any("<|" in text for text in texts)
+    answer_ids = answers(model, tokenizer, prompts_ids)[0]
+    with_pad = [tokenizer.pad_token_id, *answer_ids, tokenizer.eos_token_id]
+    text = decode_answer(tokenizer, with_pad)
+    assert "<|" not in text
+    assert text == decode_answer(tokenizer, answer_ids)
 
 
 # PEFT 0.21.2 asks for a property of Transformers that is to be removed in its version 6
@@ -109,8 +111,8 @@ def test_an_adapter_counts(
     from tuneline.model.adapters import bare_model
 
     plain = answers(model, tokenizer, prompts_ids)
+    torch.manual_seed(1)  # before the adapter is drawn
     adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
-    torch.manual_seed(1)
     assert answers(bare_model(adapted.eval()), tokenizer, prompts_ids) != plain
 
 

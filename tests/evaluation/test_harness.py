@@ -1,11 +1,13 @@
 """What of lm-eval's results becomes a metric, and which tasks there are."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from tuneline.config.schema import ModelConfig
 from tuneline.errors import DataError
-from tuneline.evaluation.harness import find_task, flat_metrics, is_own_task
+from tuneline.evaluation.harness import find_task, flat_metrics, is_own_task, stay_offline_for
 
 TASKS = Path("conf/harness")
 
@@ -43,6 +45,19 @@ def test_every_own_task_is_named_like_its_file() -> None:
     for file in files:
         assert f"task: {file.stem}\n" in file.read_text(encoding="utf-8")
         assert is_own_task(file.stem, TASKS)
+
+
+@pytest.mark.parametrize(
+    ("task", "base", "offline"),
+    [("sql_next", "models/base", "1"), ("sql_next", "Qwen/Qwen3-8B", "0"), ("mmlu", "models/base", "0")],
+)
+def test_the_network_is_off_only_where_task_and_model_are_in_the_repository(
+    task: str, base: str, offline: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for switch in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(switch, "0")
+    stay_offline_for(task, TASKS, ModelConfig.model_construct(name_or_path=base, tracked_path="models/base"))
+    assert os.environ["HF_HUB_OFFLINE"] == os.environ["HF_DATASETS_OFFLINE"] == offline
 
 
 @pytest.mark.slow

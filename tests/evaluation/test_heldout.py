@@ -44,7 +44,7 @@ def test_the_prompt_is_everything_before_the_answer() -> None:
     assert expected_answer(example) == "Yes"
 
 
-def test_an_example_fits_up_to_the_last_position() -> None:
-    check_room([conversation(1)], [90], [10], positions=100)
-    with pytest.raises(DataError, match=r"test:2 .*prompt of 91 tokens and an answer of 10 .*=100"):
-        check_room([conversation(1), conversation(2)], [90, 91], [10, 10], positions=100)
+def test_an_example_fits_up_to_the_last_token_of_the_context() -> None:
+    check_room([conversation(1)], [90], [10], n_ctx=100)
+    with pytest.raises(DataError, match=r"test:2 .*prompt of 91 tokens and an answer of 10 .*export\.n_ctx=100; raise"):
+        check_room([conversation(1), conversation(2)], [90, 91], [10, 10], n_ctx=100)

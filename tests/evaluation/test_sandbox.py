@@ -1,5 +1,7 @@
 """Hostile SQL can neither read what it should not, nor write, nor hang, nor fill memory."""
 
+import pickle
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from tuneline.errors import DataError
-from tuneline.evaluation.sql.sandbox import MAX_VALUE_BYTES, Failure, Result, Sandbox, ScriptError
+from tuneline.evaluation.sql import worker as worker_module
+from tuneline.evaluation.sql.messages import MAX_MESSAGE_BYTES, encode, outcome_as_json, read_outcome
+from tuneline.evaluation.sql.sandbox import (
+    MAX_RESULT_BYTES,
+    MAX_VALUE_BYTES,
+    Failure,
+    Result,
+    Sandbox,
+    ScriptError,
+    Value,
+)
 from tuneline.evaluation.sql.worker import Query, SqlWorker
 
 SCRIPT = """
@@ -42,6 +54,11 @@ def rows(sandbox: Sandbox, sql: str) -> tuple[tuple[object, ...], ...]:
     outcome = sandbox.run(sql, 1.0, 100)
     assert isinstance(outcome, Result), outcome
     return outcome.rows
+
+
+def contents(sandbox: Sandbox) -> list[tuple[tuple[object, ...], ...]]:
+    """The schema and every row."""
+    return [rows(sandbox, "SELECT * FROM sqlite_schema"), rows(sandbox, "SELECT * FROM singer")]
 
 
 @pytest.mark.parametrize(
@@ -97,11 +114,10 @@ def test_what_is_no_plain_select_is_forbidden_and_changes_nothing(
     sandbox: Sandbox, sql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    before = sandbox.image()
+    before = contents(sandbox)
     assert failure(sandbox, sql).kind == "forbidden"
-    assert sandbox.image() == before
+    assert contents(sandbox) == before
     assert list(tmp_path.iterdir()) == []
-    assert rows(sandbox, "SELECT count(*) FROM singer") == ((3,),)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +220,105 @@ def test_the_worker_answers_like_the_sandbox(script: Path) -> None:
         assert worker.run(Query(script, "DROP TABLE singer", 1)) == Failure(
             "forbidden", "DELETE sqlite_master is not allowed"
         )
+
+
+def test_the_worker_sends_every_value_as_it_is(script: Path) -> None:
+    sql = (
+        "SELECT 1, 1.0, '1', x'31', NULL, '', x'', -0.0, 0.1 + 0.2, 9e999, -9e999, 9223372036854775807, "
+        "CAST(x'ff41' AS TEXT), '{\"blob\": \"31\"}', char(0, 128512)"
+    )
+    with SqlWorker(1.0) as worker:
+        outcome = worker.run(Query(script, sql, 1))
+    assert isinstance(outcome, Result)
+    infinity = float("inf")
+    expected = (
+        1, 1.0, "1", b"1", None, "", b"", -0.0, 0.1 + 0.2, infinity, -infinity, 2**63 - 1,
+        "\udcffA", '{"blob": "31"}', "\0\U0001f600",
+    )  # fmt: skip
+    assert [repr(value) for value in outcome.rows[0]] == [repr(value) for value in expected]  # 1 == 1.0, but not here
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 5e-324, 2**63 - 1, b"\0\xff", "\ud800"])
+def test_a_value_survives_the_way_through_json(value: Value) -> None:
+    outcome = read_outcome(encode(outcome_as_json(Result(((value,),), 1))))
+    assert isinstance(outcome, Result)
+    assert repr(outcome.rows[0][0]) == repr(value)
+
+
+def test_the_message_of_the_largest_result_is_within_its_limit() -> None:
+    widest = len(encode("\U0001f600")) - len(encode(""))
+    number = len(encode([[-sys.float_info.min]])) + len(", ")
+    assert MAX_RESULT_BYTES * max(widest, number / 8) < MAX_MESSAGE_BYTES
+
+
+class Planted:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.file,)
+
+
+BOOLEAN_ROW = b'{"rows": [[true]], "n_columns": 1}'
+SHORT_ROW = b'{"rows": [[1, 2], [3]], "n_columns": 2}'
+NO_HEX = b'{"rows": [[{"blob": "xy"}]], "n_columns": 1}'
+GARBAGE = [b"", b"\xff\xfe", b"null", b"[" * 100_000, b'{"rows": 1}', b'{"kind": 1}', BOOLEAN_ROW, SHORT_ROW, NO_HEX]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_bytes_that_are_no_answer_are_a_failure(script: Path, garbage: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "CHILD", child_that_sends(b'{"problem": null}', garbage))
+    with SqlWorker(5.0) as worker:
+        outcome = worker.run(Query(script, "SELECT 1", 1))
+        assert isinstance(outcome, Failure)
+        assert str(outcome).startswith("crash: SQLite's process sent what is no answer: ")
+        monkeypatch.undo()
+        assert worker.run(Query(script, "SELECT count(*) FROM singer", 1)) == Result(((3,),), 1)
+
+
+@pytest.mark.parametrize("n_built", [0, 1])
+def test_nothing_that_the_worker_sends_is_unpickled(
+    script: Path, n_built: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pickled = pickle.dumps(Planted(tmp_path / "planted"))
+    monkeypatch.setattr(worker_module, "CHILD", child_that_sends(*[b'{"problem": null}'] * n_built, pickled))
+    with SqlWorker(5.0) as worker:
+        outcome = worker.run(Query(script, "SELECT 1", 1))
+    assert isinstance(outcome, Failure)
+    assert outcome.kind == "crash"
+    assert not (tmp_path / "planted").exists()
+    pickle.loads(pickled)  # the trap does work
+    assert (tmp_path / "planted").exists()
+
+
+def test_a_message_beyond_its_limit_is_not_read(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "CHILD", child_that_sends(b'{"problem": null}', b" " * 1_000))
+    monkeypatch.setattr(worker_module, "MAX_MESSAGE_BYTES", 999)
+    with SqlWorker(5.0) as worker:
+        assert worker.run(Query(script, "SELECT 1", 1)) == Failure("crash", "SQLite ended its process")
+
+
+def test_a_script_that_never_ends_is_named_and_the_next_one_runs(
+    script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "BUILD_TIMEOUT_S", 3.0)
+    endless = tmp_path / "endless.sql"
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT count(*) FROM n"
+    endless.write_text(f"CREATE TABLE t AS {numbers};", encoding="utf-8")
+    with SqlWorker(1.0) as worker:
+        with pytest.raises(DataError, match=r"endless\.sql: .*takes more than 3 seconds"):
+            worker.run(Query(endless, "SELECT 1", 1))
+        assert worker.run(Query(script, "SELECT count(*) FROM singer", 1)) == Result(((3,),), 1)
+
+
+def child_that_sends(*answers: bytes) -> str:
+    """The code of a child process that answers one request after the other with these bytes."""
+    return (
+        "import sys; from multiprocessing.connection import Connection; pipe = Connection(int(sys.argv[1])); "
+        f"[(pipe.recv_bytes(), pipe.send_bytes(answer)) for answer in {answers!r}]; pipe.recv_bytes()"
+    )
 
 
 def test_a_function_that_never_looks_up_is_ended_with_its_process_and_the_next_statement_runs(

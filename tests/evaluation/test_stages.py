@@ -115,11 +115,12 @@ def test_evaluate_refuses_bad_input_before_it_loads_a_model(
 
 
 def test_evaluate_refuses_a_prompt_without_room_for_an_answer(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room in llama.cpp's context: the base could address four times as many tokens."""
     from tuneline.stages.evaluate import main
 
-    text = Path("params.yaml").read_text().replace("max_new_tokens: 8", "max_new_tokens: 500")
-    Path("params.yaml").write_text(text)
-    with pytest.raises(TunelineError, match=r"test:1 .*max_position_embeddings=512; lower eval\.max_new_tokens"):
+    text = Path("params.yaml").read_text().replace("max_new_tokens: 8", "max_new_tokens: 100")
+    Path("params.yaml").write_text(text.replace("n_ctx: 512", "n_ctx: 128"))
+    with pytest.raises(TunelineError, match=r"test:1 .*exceed export\.n_ctx=128; raise export\.n_ctx"):
         stage(main, EVALUATE, monkeypatch)
 
 

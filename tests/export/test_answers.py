@@ -32,7 +32,9 @@ def test_reference_of_another_test_split_is_refused(tmp_path: Path) -> None:
         read_reference(tmp_path / "a.jsonl", EXAMPLES[2:])
 
 
-@pytest.mark.parametrize("line", ["{}", "3", '{"id": "a", "exact_match": 1, "execution_match": null, "error": null}'])
+@pytest.mark.parametrize(
+    "line", ["{}", "3", '{"id', '{"id": "a", "exact_match": 1, "execution_match": null, "error": null}']
+)
 def test_line_that_is_no_scored_answer_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "a.jsonl").write_text(line + "\n")
     with pytest.raises(DataError, match=r"a\.jsonl:1: not a scored answer"):

@@ -44,7 +44,8 @@ def test_card_of_a_hub_model_names_repository_and_commit() -> None:
     [
         "| base | 3.0 % (1.5 to 5.0) | 2.0 % | 9.500 |",
         "| tuned | 86.0 % (83.0 to 88.5) | 60.0 % | 1.200 |",
-        "| this file (q8_0) | 85.0 % (82.0 to 87.6) | 59.0 % | 1.210 |",
+        "| this file (q8_0) | 85.0 % (82.0 to 87.6) | 59.0 % | 1.0123 x merged |",
+        "both on the same 64 examples (2000 tokens of answers)",
         "| q8_0 | 8.7 | 8.50 | 7e-05 | 0.0012 | 99.5 % | 85.0 % | 1.0 points |",
         "| f16 | 16.4 | 16.01 | 1.6e-07 | 1.1e-06 | 100.0 % | 86.0 % | 0.0 points |",
         "4000 training, 200 validation and 600 test",
@@ -57,6 +58,10 @@ def test_card_of_a_hub_model_names_repository_and_commit() -> None:
 )
 def test_card_quotes_the_reports(figure: str) -> None:
     assert figure in card(experiment(), reports())
+
+
+def test_card_does_not_set_perplexities_of_different_rows_side_by_side() -> None:
+    assert "1.31" not in card(experiment(), reports())  # of the file, on 64 rows; base and tuned have 600
 
 
 def test_card_of_a_task_without_execution_uses_exact_match() -> None:
@@ -97,7 +102,7 @@ def test_provenance_hashes_inputs_and_outputs_and_names_no_folder(tmp_path: Path
     assert record["files"] == {"m.gguf": sha256(b"GGUF").hexdigest()} == record["inputs"]["base"]
     assert record["settings"]["seed"] == 42
     assert record["settings"]["model"]["licence"] == "apache-2.0"
-    assert set(record["libraries"]) >= {"torch", "transformers", "peft", "llama-cpp-python"}
+    assert set(record["libraries_at_packaging"]) >= {"torch", "transformers", "peft", "llama-cpp-python"}
     assert str(tmp_path) not in text
     assert provenance(experiment().settings(), inputs, [tmp_path / "m.gguf"], {"merge": {"kl_mean_nats": 0.5}}) == text
 

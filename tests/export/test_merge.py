@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.export.conftest import PEFT_WARNING, model_config, save_adapter, save_model, save_tokenizer
-from tuneline.config.schema import MergeConfig
-from tuneline.errors import BudgetError, ModelError
+from tuneline.config.schema import MergeConfig, ModelConfig
+from tuneline.errors import BudgetError, EnvironmentProblem, ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(PEFT_WARNING)]
 
 LAYER = "model.layers.1.mlp.up_proj"
+REVISION = "0123456789abcdef0123456789abcdef01234567"
 BUDGET = MergeConfig(dtype="float32", check_examples=3, max_relative_logit_diff=1e-4)
 
 
@@ -169,6 +170,92 @@ def test_two_merges_are_the_same_bytes(
     files = sorted(file.name for file in tmp_path.iterdir())
     assert files == sorted(file.name for file in merged.iterdir())
     assert all((tmp_path / name).read_bytes() == (merged / name).read_bytes() for name in files)
+
+
+@pytest.mark.parametrize("name", ["lm_head.weight", "model.norm.weight"])
+def test_a_tensor_that_reached_the_disk_changed_is_named(
+    base: Path, rows: list[list[int]], tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import PreTrainedModel
+
+    from tuneline.export.merge import merge
+
+    save_model(tmp_path / "untied", 0, tied=False)
+    save_tokenizer(tmp_path / "untied")
+    save_pretrained = PreTrainedModel.save_pretrained
+
+    def save_and_flip_a_bit(model: PreTrainedModel, folder: Path) -> None:
+        save_pretrained(model, folder)
+        flip_lowest_bit(folder / "model.safetensors", name)
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", save_and_flip_a_bit)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ModelError, match=rf"model\.safetensors: tensor {name} was not written as it is in memory"):
+        merge(tmp_path / "untied", model_config(base), "float32", tmp_path / "out", rows)
+
+
+def flip_lowest_bit(file: Path, name: str) -> None:
+    """Of the first number of tensor `name`: the format is a length in 8 bytes, a JSON header, and the numbers."""
+    data = bytearray(file.read_bytes())
+    n_header = int.from_bytes(data[:8], "little")
+    start, _ = json.loads(data[8 : 8 + n_header])[name]["data_offsets"]
+    data[8 + n_header + start] ^= 1
+    file.write_bytes(data)
+
+
+def hub_model(folder: Path) -> ModelConfig:
+    return model_config(folder).model_copy(update={"name_or_path": "google/gemma", "revision": REVISION})
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The empty cache of one hub model, and a hub that is not reached."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    cache = tmp_path / "hub/models--google--gemma"
+    (cache / "snapshots" / REVISION).mkdir(parents=True)
+    return cache
+
+
+def test_a_sentencepiece_file_that_the_hub_cannot_be_asked_for_is_not_left_out(base: Path, hub_cache: Path) -> None:
+    from tuneline.export import merge
+
+    with pytest.raises(EnvironmentProblem, match=rf"tokenizer\.model.*`hf download google/gemma .*{REVISION}`"):
+        merge._copy_sentencepiece(hub_model(base), hub_cache)
+
+
+def test_a_hub_model_without_a_sentencepiece_file_needs_none(base: Path, hub_cache: Path) -> None:
+    from tuneline.export import merge
+
+    (hub_cache / ".no_exist" / REVISION).mkdir(parents=True)
+    (hub_cache / ".no_exist" / REVISION / "tokenizer.model").touch()  # how the hub's client remembers a 404
+    merge._copy_sentencepiece(hub_model(base), hub_cache)
+    assert not (hub_cache / "tokenizer.model").exists()
+
+
+def test_a_hub_that_says_there_is_no_sentencepiece_file_is_believed(
+    base: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    from tuneline.export import merge
+
+    def not_found(*_: object, **__: object) -> str:
+        raise RemoteEntryNotFoundError.__new__(RemoteEntryNotFoundError)  # its own constructor wants the response
+
+    monkeypatch.setattr(merge, "hf_hub_download", not_found)
+    merge._copy_sentencepiece(hub_model(base), hub_cache)
+    assert not (hub_cache / "tokenizer.model").exists()
+
+
+def test_the_sentencepiece_file_of_a_hub_model_is_copied(base: Path, hub_cache: Path, tmp_path: Path) -> None:
+    from tuneline.export import merge
+
+    (hub_cache / "snapshots" / REVISION / "tokenizer.model").write_bytes(b"pieces")
+    merge._copy_sentencepiece(hub_model(base), tmp_path)
+    assert (tmp_path / "tokenizer.model").read_bytes() == b"pieces"
 
 
 def test_no_file_of_a_merged_model_names_the_folder_it_was_made_in(merged: Path) -> None:

@@ -42,6 +42,7 @@ def test_f16_predicts_what_the_merged_model_predicts(merged: Path, f16: Path, ex
     assert metrics["kl_mean_nats"] < 1e-5
     assert metrics["top1_agreement"] > 0.99
     assert metrics["perplexity_ratio"] == pytest.approx(1, abs=1e-3)
+    assert metrics["n_compared_examples"] == len(examples)
     # 16 bits, but norms and metadata: a little more
     assert 16 <= metrics["bits_per_weight"] < 16.2
 
@@ -126,6 +127,9 @@ def test_greedy_answers_are_those_of_transformers(
                 (logits,) = reference_logits(model, prompt + theirs[:place], [len(prompt) + place - 1])
                 assert abs(logits[a] - logits[b]) < 1e-2
                 break
+        else:  # one ended, or was cut, where the other goes on
+            assert len(theirs) == len(ours)
+    assert max(map(len, expected)) > 1
 
 
 def test_answers_do_not_depend_on_how_many_are_generated_at_once(f16: Path) -> None:

@@ -1,5 +1,6 @@
 """Loading: what is incomplete, foreign or absent is refused in one line."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -90,6 +91,50 @@ def test_a_missing_tensor_is_refused_instead_of_drawn_at_random(tiny: ModuleType
         load_merged(tmp_path, tiny.hardware())
 
 
+def test_a_tensor_of_another_shape_is_refused_by_name(tiny: ModuleType, tmp_path: Path) -> None:
+    import torch
+
+    from tuneline.model.loading import load_base, load_merged
+
+    tiny.save_base(tmp_path)
+    name = "model.layers.0.mlp.down_proj.weight"
+    rewrite(tmp_path / "model.safetensors", lambda tensors: tensors.update({name: torch.zeros(64, 96)}))
+    config, machine = tiny.model_config(tmp_path), tiny.hardware()
+    loads: list[Callable[[], Any]] = [lambda: load_base(config, machine, None), lambda: load_merged(tmp_path, machine)]
+    for load in loads:
+        with pytest.raises(ModelError, match=f"1 tensors of its weights are missing or misshapen: {name}$") as caught:
+            load()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_package_that_is_not_installed_is_named(tiny: ModuleType, tmp_path: Path) -> None:
+    from importlib.util import find_spec
+
+    from tuneline.model.loading import load_merged, one_line_errors
+
+    with (
+        pytest.raises(EnvironmentProblem, match=r"'models/a' needs a Python package .*: No module named 'flash_attn'"),
+        one_line_errors("models/a", None),
+    ):
+        raise ModuleNotFoundError("No module named 'flash_attn'")
+    if find_spec("flash_attn") is None:
+        tiny.save_base(tmp_path)
+        with pytest.raises(EnvironmentProblem, match=r"needs a Python package .*FlashAttention2") as caught:
+            load_merged(tmp_path, tiny.hardware(attn_implementation="flash_attention_2"))
+        assert "\n" not in str(caught.value)
+
+
+def test_what_torch_cannot_load_is_one_line() -> None:
+    from tuneline.model.loading import one_line_errors
+
+    for revision in (None, "0" * 40):
+        with (
+            pytest.raises(ModelError, match=r"a/b: cannot be loaded: size mismatch$"),
+            one_line_errors("a/b", revision),
+        ):
+            raise RuntimeError("\nsize mismatch\nfor x")
+
+
 def test_cut_off_weights_are_refused_in_one_line(tiny: ModuleType, tmp_path: Path) -> None:
     from tuneline.model.loading import load_base
 
@@ -135,3 +180,43 @@ def test_stop_tokens_are_eos_and_those_of_the_generation_config(tiny: ModuleType
     assert stop_token_ids(config, load_tokenizer(config)) == (2, 7)
     (tmp_path / "generation_config.json").unlink()
     assert stop_token_ids(config, load_tokenizer(config)) == (2,)
+
+
+def test_a_broken_generation_config_is_refused(tiny: ModuleType, tmp_path: Path) -> None:
+    from tuneline.model.loading import load_tokenizer, stop_token_ids
+
+    tiny.save_base(tmp_path)
+    config = tiny.model_config(tmp_path)
+    (tmp_path / "generation_config.json").write_text("{")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        stop_token_ids(config, load_tokenizer(config))
+
+
+def test_a_hub_model_may_have_no_generation_config_but_the_hub_must_say_so(
+    tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    from tuneline.model import loading
+
+    tokenizer = loaded_tokenizer(tiny, tmp_path)
+    config = tiny.model_config(Path("nobody/nothing"), revision="0" * 40)
+
+    def answers(error: Exception) -> None:
+        def download(*args: Any, **kwargs: Any) -> str:
+            raise error
+
+        monkeypatch.setattr(loading, "hf_hub_download", download)
+
+    answers(EntryNotFoundError("404"))
+    assert loading.stop_token_ids(config, tokenizer) == (2,)
+    answers(LocalEntryNotFoundError("no connection"))
+    with pytest.raises(EnvironmentProblem, match=r"'nobody/nothing' .* cannot be loaded: no connection"):
+        loading.stop_token_ids(config, tokenizer)
+
+
+def loaded_tokenizer(tiny: ModuleType, folder: Path) -> Any:
+    from tuneline.model.loading import load_tokenizer_from
+
+    tiny.save_tokenizer(folder)
+    return load_tokenizer_from(folder)

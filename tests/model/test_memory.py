@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tuneline.config.schema import MethodConfig, QuantizationConfig
-from tuneline.errors import BudgetError
+from tuneline.errors import BudgetError, ModelError
 
 pytestmark = pytest.mark.slow
 
@@ -102,3 +102,23 @@ def test_what_cannot_fit_is_refused_with_its_numbers_and_what_to_change(tiny: Mo
         check_memory(config, tiny.LORA, tiny.lora(), None, gpu(tiny, memory_gib=0.5), 64)
     assert "gradient_checkpointing: true; or lower hardware.micro_batch_size" in str(caught.value)
     assert "choose method=qlora" in str(caught.value)
+
+
+def test_target_modules_that_are_not_in_the_model_are_refused_before_weights_are_loaded(
+    tiny: ModuleType, base: Path
+) -> None:
+    from tuneline.model.memory import check_memory
+
+    lora = tiny.lora(target_modules=["nowhere"])
+    with pytest.raises(ModelError, match=r"lora: no adapter fits .*nowhere") as caught:
+        check_memory(tiny.model_config(base), tiny.LORA, lora, None, gpu(tiny), 64)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_architecture_that_is_no_language_model_is_refused_in_one_line(tiny: ModuleType, tmp_path: Path) -> None:
+    from tuneline.model.memory import check_memory
+
+    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    with pytest.raises(ModelError, match="cannot be loaded: Unrecognized configuration class") as caught:
+        check_memory(tiny.model_config(tmp_path), tiny.LORA, tiny.lora(), None, gpu(tiny), 64)
+    assert "\n" not in str(caught.value)

@@ -39,6 +39,24 @@ def trained_text(tokenizer: Any, messages: tuple[Message, ...]) -> list[str]:
     return [tokenizer.decode(ids) for mask, ids in runs if mask]
 
 
+def published(name: str) -> str:
+    """The chat template of a published model, as TRL carries it."""
+    from importlib.util import find_spec
+
+    spec = find_spec("trl")
+    assert spec is not None
+    assert spec.origin is not None
+    return (Path(spec.origin).parent / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+def configured(tiny: ModuleType, folder: Path, template: str, **kwargs: bool | int | str) -> Any:
+    """The tokenizer of a base model with these `chat_template_kwargs`."""
+    from tuneline.model.loading import load_tokenizer
+
+    tiny.save_tokenizer(folder, template=template)
+    return load_tokenizer(tiny.model_config(folder, kwargs=kwargs))
+
+
 @pytest.mark.parametrize("template", ["CHATML_MARKED", "CHATML"])
 def test_loss_is_on_the_answers_and_their_end_token_and_nothing_else(
     tiny: ModuleType, tmp_path: Path, template: str
@@ -111,3 +129,108 @@ def test_special_tokens_spelled_out_in_a_text_are_found(tiny: ModuleType, tmp_pa
     tokenizer = loaded(tiny, tmp_path)
     assert special_tokens_in(tokenizer, ["a", "b <|im_end|><|im_start|>system"]) == ["<|im_end|>", "<|im_start|>"]
     assert special_tokens_in(tokenizer, ["1 < 2 |> im_end"]) == []
+
+
+@pytest.mark.parametrize("template", ["CHATML_MARKED", "CHATML"])
+def test_a_conversation_that_the_template_refuses_is_one_line(tiny: ModuleType, tmp_path: Path, template: str) -> None:
+    from tuneline.model.template import encode_conversation, encode_prompt
+
+    refusing = "{% if messages[0].role == 'tool' %}{{ raise_exception('no\\ntools') }}{% endif %}"
+    tokenizer = loaded(tiny, tmp_path, template=refusing + {"CHATML": tiny.CHATML}.get(template, tiny.CHATML_MARKED))
+    for encode in (encode_conversation, encode_prompt):
+        encode(tokenizer, TURNS)
+        with pytest.raises(ModelError, match=r"its chat template cannot render this conversation: no tools$"):
+            encode(tokenizer, (Message("tool", "3"), *TURNS))
+
+
+def test_a_broken_template_is_one_line(tiny: ModuleType, tmp_path: Path) -> None:
+    from tuneline.model.template import encode_prompt
+
+    tokenizer = loaded(tiny, tmp_path, template="{% for message in messages %}{{ message.content")
+    with pytest.raises(ModelError, match=r"its chat template cannot render this conversation: \w"):
+        encode_prompt(tokenizer, TURNS)
+
+
+def test_another_template_renders_the_prompt_as_text(tiny: ModuleType, tmp_path: Path) -> None:
+    from tuneline.model.template import render_text
+
+    tokenizer = loaded(tiny, tmp_path)
+    own = render_text(tokenizer, TURNS[:2])
+    assert (
+        own == "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHow many?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert (
+        render_text(tokenizer, TURNS[:2], tiny.CHATML_MARKED.replace("assistant\\n' }}{% endif", "' }}{% endif")) != own
+    )
+    with pytest.raises(ModelError, match="cannot render"):
+        render_text(tokenizer, TURNS[:2], "{{ raise_exception('no') }}")
+
+
+def test_qwen3_without_thinking_trains_the_bare_answer_behind_an_empty_thought(
+    tiny: ModuleType, tmp_path: Path
+) -> None:
+    from tuneline.data.records import make_example
+    from tuneline.model.template import encode_prompt
+    from tuneline.training.tokens import tokenize
+
+    tokenizer = configured(tiny, tmp_path, published("qwen3"), enable_thinking=False)
+    assert trained_text(tokenizer, TURNS[:3]) == ["Three.<|im_end|>"]
+    assert tokenizer.decode(encode_prompt(tokenizer, TURNS[:2])).endswith("assistant\n<think>\n\n</think>\n\n")
+    (row,) = tokenize(tokenizer, [make_example("pool", 1, TURNS[:3], None, {})], "sft", 128, (2,)).rows
+    assert tokenizer.decode([label for label in row.labels if label != -100]) == "Three.<|im_end|>"
+
+
+def test_qwen3_with_thinking_would_train_an_empty_thought_and_is_refused(tiny: ModuleType, tmp_path: Path) -> None:
+    from tuneline.data.records import make_example
+    from tuneline.training.tokens import tokenize
+
+    for folder, kwargs in (("unset", {}), ("true", {"enable_thinking": True})):
+        tokenizer = configured(tiny, tmp_path / folder, published("qwen3"), **kwargs)
+        with pytest.raises(ModelError, match=r"pool:1: row .*'<think>.* would be trained where the row says 'Three.'"):
+            tokenize(tokenizer, [make_example("pool", 1, TURNS[:3], None, {})], "sft", 128, (2,))
+
+
+def test_settings_travel_with_the_saved_template(tiny: ModuleType, tmp_path: Path) -> None:
+    """An adapter's folder, a merged model and a GGUF render what was trained, without knowing the settings."""
+    from tuneline.model.loading import load_tokenizer, load_tokenizer_from
+    from tuneline.model.template import encode_prompt
+
+    kwargs: dict[str, Any] = {"enable_thinking": False, "greeting": "{% 'ü\n\" %} 😀", "n": 3}
+    template = "{{ greeting }}{{ n + 1 }}" + published("qwen3")
+    tokenizer = configured(tiny, tmp_path / "base", template, **kwargs)
+    tokenizer.save_pretrained(tmp_path / "tuned")
+    tuned = load_tokenizer_from(tmp_path / "tuned")
+    prompt = encode_prompt(tuned, TURNS[:2])
+    assert prompt == encode_prompt(tokenizer, TURNS[:2])
+    assert str(tuned.decode(prompt)).startswith("{% 'ü\n\" %} 😀4<|im_start|>system")
+    again = load_tokenizer(tiny.model_config(tmp_path / "tuned", kwargs=kwargs))
+    assert again.chat_template == tuned.chat_template == tokenizer.chat_template
+    with pytest.raises(ModelError, match="sets 'enable_thinking' itself, so True would change nothing"):
+        load_tokenizer(tiny.model_config(tmp_path / "tuned", kwargs={"enable_thinking": True}))
+
+
+def test_a_template_without_settings_stays_as_it_is(tiny: ModuleType, tmp_path: Path) -> None:
+    assert configured(tiny, tmp_path, tiny.CHATML).chat_template == tiny.CHATML
+
+
+def test_a_setting_that_the_template_does_not_read_is_refused(tiny: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"model.chat_template_kwargs: .* does not read 'enable_thinkin'"):
+        configured(tiny, tmp_path, tiny.CHATML, enable_thinkin=False)
+
+
+@pytest.mark.parametrize("changed", [{}, {"date_string": "1 May 2025"}])
+def test_llamas_date_does_not_follow_the_clock(tiny: ModuleType, tmp_path: Path, changed: dict[str, str]) -> None:
+    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.template import encode_prompt
+
+    tokenizer = configured(tiny, tmp_path / "base", published("llama3_2"), **changed)
+    tokenizer.save_pretrained(tmp_path / "tuned")
+    tuned = load_tokenizer_from(tmp_path / "tuned")
+    assert tuned.chat_template == tokenizer.chat_template
+    date = changed.get("date_string", "26 Jul 2024")
+    assert f"Today Date: {date}\n" in tuned.decode(encode_prompt(tuned, TURNS[:2]))
+
+
+def test_a_template_that_always_writes_todays_date_is_refused(tiny: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"writes today's date \(strftime_now\)"):
+        configured(tiny, tmp_path, published("gptoss"))

@@ -112,7 +112,7 @@ def save_base(folder: Path, **tokenizer: Any) -> Path:
     return folder
 
 
-def model_config(folder: Path, revision: str | None = None) -> ModelConfig:
+def model_config(folder: Path, revision: str | None = None, kwargs: dict[str, Any] | None = None) -> ModelConfig:
     """The folder as a base model; unchecked, because the schema wants paths inside the repository."""
     return ModelConfig.model_construct(
         name="tiny",
@@ -122,6 +122,7 @@ def model_config(folder: Path, revision: str | None = None) -> ModelConfig:
         trust_remote_code=False,
         licence="apache-2.0",
         max_position_embeddings=512,
+        chat_template_kwargs=kwargs or {},
         learning_rate=LearningRates(full=1.0e-3, adapter=3.0e-3),
     )
 

@@ -15,6 +15,7 @@ from tuneline.commands.wiring import (
     stage_module,
     stages_of,
 )
+from tuneline.errors import ConfigError
 
 SOURCE = Path("src")
 DVC = Path("dvc.yaml")
@@ -72,6 +73,37 @@ def test_closure_follows_imports_inside_functions(tmp_path: Path) -> None:
     (package / "b.py").write_text("import tuneline.c\n")
     (package / "c.py").write_text("X = 1\n")
     assert closure("tuneline.a", tmp_path) == {"tuneline.a", "tuneline.b", "tuneline.c"}
+
+
+def test_closure_has_the_packages_whose_init_holds_code_and_what_that_imports(tmp_path: Path) -> None:
+    inner = tmp_path / "tuneline" / "model" / "inner"
+    inner.mkdir(parents=True)
+    (tmp_path / "tuneline" / "__init__.py").write_text('"""Doc."""\n')
+    (tmp_path / "tuneline" / "a.py").write_text("from tuneline.model.inner.b import X\n")
+    (tmp_path / "tuneline" / "level.py").write_text("LEVEL = 1\n")
+    (tmp_path / "tuneline" / "model" / "__init__.py").write_text("import tuneline.level\n")
+    (inner / "__init__.py").write_text('"""Doc."""\n')
+    (inner / "b.py").write_text("X = 1\n")
+    found = closure("tuneline.a", tmp_path)
+    assert found == {"tuneline.a", "tuneline.model", "tuneline.level", "tuneline.model.inner.b"}
+
+
+@pytest.mark.parametrize("line", ["from . import b", "from .b import X", "from ..b import X"])
+def test_a_relative_import_is_refused_with_its_place(line: str, tmp_path: Path) -> None:
+    package = tmp_path / "tuneline"
+    package.mkdir()
+    (package / "__init__.py").write_text('"""Doc."""\n')
+    (package / "a.py").write_text(f"def f():\n    {line}\n")
+    with pytest.raises(ConfigError, match=r"a\.py:2: relative import"):
+        closure("tuneline.a", tmp_path)
+
+
+@pytest.mark.parametrize("line", ["f(params)", "f(it=params)", "whole = params", "params['seed']"])
+def test_params_passed_on_whole_are_refused_with_the_place(line: str, tmp_path: Path) -> None:
+    stage = tmp_path / "stage.py"
+    stage.write_text(f"params = read_params(args.params)\nf(params.seed)\n{line}\n")
+    with pytest.raises(ConfigError, match=r"stage\.py:3: `params` is passed on whole"):
+        params_read(stage)
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -44,6 +44,13 @@ def test_metrics_are_those_of_the_weights_that_were_kept() -> None:
     assert curve_metrics(log(kept_step=2))["val_loss_nats"] == 2.0
 
 
+def test_a_loss_whose_exponential_overflows_still_gives_a_finite_perplexity() -> None:
+    history = [{"step": 1, "loss": 900.0}, {"step": 1, "eval_loss": 900.0}]
+    metrics = curve_metrics(log(log_history=history, kept_step=1))
+    assert metrics["val_loss_nats"] == 900.0
+    assert metrics["val_perplexity"] == pytest.approx(1.014e304, rel=1e-3)
+
+
 def test_without_validation_there_are_no_val_metrics() -> None:
     metrics = curve_metrics(log(log_history=HISTORY[:2]))
     assert [key for key in metrics if key.startswith("val_") or key == "best_step"] == []

@@ -16,13 +16,14 @@ Train = Callable[..., tuple[Any, Any]]
 
 
 def rows(n: int, first: int = 0) -> list[Any]:
-    """Rows of 6 to 12 tokens that count upwards; the last 4 are targets."""
+    """Rows of 6 to 12 tokens that count upwards; the last 1 to 5 are targets, so that rows weigh differently."""
     from tuneline.training.tokens import IGNORED, TokenRow
 
     made = []
     for i in range(first, first + n):
         ids = [10 + (i + t) % 50 for t in range(6 + i % 7)]
-        made.append(TokenRow(str(i), ids, [IGNORED] * (len(ids) - 4) + ids[-4:]))
+        n_targets = 1 + i % 5
+        made.append(TokenRow(str(i), ids, [IGNORED] * (len(ids) - n_targets) + ids[-n_targets:]))
     return made
 
 
@@ -63,6 +64,13 @@ def fit(tiny: ModuleType, base: Path) -> Train:
     return run
 
 
+def layers_checkpoint(model: Any) -> set[bool]:
+    """Whether the decoder's layers recompute their activations."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return {m.gradient_checkpointing for m in model.modules() if isinstance(m, GradientCheckpointingLayer)}
+
+
 def nll_by_hand(model: Any, some_rows: list[Any]) -> float:
     """Mean negative log-likelihood per target, row by row."""
     import torch
@@ -78,11 +86,11 @@ def nll_by_hand(model: Any, some_rows: list[Any]) -> float:
 
 
 def test_two_micro_batches_equal_one_batch(fit: Train) -> None:
-    """Three steps: losses and gradient norms agree, so the weights in between did."""
+    """Three steps, the last of 5 rows: losses and gradient norms agree, so the weights in between did."""
     curves = []
     for micro in (8, 4, 2):
         settings = {"global_batch_size": 8, "max_grad_norm": 0.5}
-        _, outcome = fit(rows(24), settings=settings, hardware={"micro_batch_size": micro})
+        _, outcome = fit(rows(21), settings=settings, hardware={"micro_batch_size": micro})
         curves.append([point[key] for point in outcome.log["log_history"] for key in ("loss", "grad_norm")])
     assert len(curves[0]) == 6
     assert curves[1] == pytest.approx(curves[0], rel=1e-4)
@@ -127,9 +135,10 @@ def test_trls_fused_loss_is_the_same_number(fit: Train, tiny: ModuleType, base: 
 
     model = load_base(tiny.model_config(base), tiny.hardware(), None)
     batch = collate([[row] for row in rows(6)], "padded", 0)
-    plain = model(**batch, num_items_in_batch=torch.tensor(24), use_cache=False).loss
+    n_targets = torch.tensor(1 + 2 + 3 + 4 + 5 + 1)
+    plain = model(**batch, num_items_in_batch=n_targets, use_cache=False).loss
     add_fused_lm_head(model)
-    fused = model(**batch, num_items_in_batch=torch.tensor(24), fused_lm_head=True).loss
+    fused = model(**batch, num_items_in_batch=n_targets, fused_lm_head=True).loss
     assert float(fused.detach()) == pytest.approx(float(plain.detach()), rel=1e-5)
 
 
@@ -145,7 +154,7 @@ def test_the_curve_begins_with_the_first_step_and_ends_with_the_last(fit: Train)
 def test_tokens_are_counted_without_padding(fit: Train) -> None:
     _, outcome = fit(rows(10), num_train_epochs=3.0)
     n_tokens = sum(6 + i % 7 for i in range(10))
-    assert (outcome.log["n_train_tokens"], outcome.log["n_trained_tokens"]) == (n_tokens, 40)
+    assert (outcome.log["n_train_tokens"], outcome.log["n_trained_tokens"]) == (n_tokens, 30)
     assert outcome.speed["n_tokens_seen"] == 3 * n_tokens
     assert outcome.speed["tokens_per_second"] > 0
     assert outcome.speed["peak_memory_mib"] > 100
@@ -196,10 +205,15 @@ def test_an_adapter_on_a_four_bit_base_is_trained_in_fp32(fit: Train) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_checkpointing_and_precision_change_rounding_only(fit: Train, precision: str, checkpointing: bool) -> None:
-    _, plain = fit(rows(8))
+@pytest.mark.parametrize("method", ["FULL", "LORA"])
+def test_checkpointing_and_precision_change_rounding_only(
+    fit: Train, tiny: ModuleType, precision: str, checkpointing: bool, method: str
+) -> None:
+    chosen = {"FULL": tiny.FULL, "LORA": tiny.LORA}[method]
+    _, plain = fit(rows(8), method=chosen)
     machine = {"precision": precision, "gradient_checkpointing": checkpointing}
-    _, outcome = fit(rows(8), hardware=machine)
+    model, outcome = fit(rows(8), method=chosen, hardware=machine)
+    assert layers_checkpoint(model) == {checkpointing}
     losses = [[point["loss"] for point in run.log["log_history"]] for run in (plain, outcome)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4 if precision == "fp32" else 2e-2)
 
@@ -218,6 +232,32 @@ def test_early_stopping_stops_and_puts_the_best_weights_back(fit: Train) -> None
     assert outcome.log["kept_step"] == best
     assert outcome.log["n_steps"] == best + 2
     assert nll_by_hand(model, val) == pytest.approx(evals[best], rel=1e-3)
+
+
+def test_max_steps_stops_although_patience_is_left(fit: Train) -> None:
+    _, outcome = fit(
+        rows(40),
+        rows(2, 50),
+        max_steps=2,
+        settings={"early_stopping_patience": 100, "eval_steps": 1},
+        learning_rate=0.5,
+    )
+    assert outcome.log["n_steps"] == 2
+
+
+def test_a_validation_without_improvement_leaves_a_stop_alone(tmp_path: Path) -> None:
+    from torch import nn
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from tuneline.training.callbacks import BestWeights
+
+    best, state, arguments = BestWeights(patience=2), TrainerState(), TrainingArguments(output_dir=str(tmp_path))
+    seen = []
+    for loss, was_stopping in ((1.0, False), (2.0, True), (2.0, False)):
+        control = TrainerControl(should_training_stop=was_stopping)
+        best.on_evaluate(arguments, state, control, metrics={"eval_loss": loss}, model=nn.Linear(1, 1))
+        seen.append(control.should_training_stop)
+    assert seen == [False, True, True]
 
 
 def test_early_stopping_without_validation_rows_is_an_error(fit: Train) -> None:
@@ -242,6 +282,17 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_move(
     monkeypatch.setattr(Trainer, "_clip_grad_norm", broken)
     with pytest.raises(ModelError, match="the gradient norm is inf at step 1; nothing is saved"):
         fit(rows(8))
+
+
+def test_a_gradient_norm_that_fp16_skips_is_left_out_of_the_log(fit: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from tuneline.training.objectives import TokenTrainer
+
+    # what the trainer gets under fp16, whose steps with an infinite gradient the scaler skips
+    monkeypatch.setattr(TokenTrainer, "_clip_grad_norm", lambda self, model: torch.tensor(float("inf")))
+    _, outcome = fit(rows(8))
+    assert [set(point) for point in outcome.log["log_history"]] == 2 * [{"step", "epoch", "loss", "learning_rate"}]
 
 
 def test_nothing_is_reported_to_anybody(fit: Train, monkeypatch: pytest.MonkeyPatch) -> None:

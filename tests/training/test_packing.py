@@ -1,5 +1,6 @@
 """Packing and padding: neither changes a loss, and no document sees another."""
 
+import contextlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -137,10 +138,35 @@ def test_a_model_whose_attention_ignores_the_mask_is_refused(tiny: ModuleType, t
     def leaking(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **kwargs: Any) -> Any:
         return sdpa_attention_forward(module, query, key, value, None, **kwargs)
 
-    check_isolation(model(tiny, tmp_path, "llama"), layout, 320)
+    check_isolation(model(tiny, tmp_path, "llama"), layout, 320, tiny.hardware())
     AttentionInterface.register("leaking", leaking)
     leaky = model(tiny, tmp_path, "llama")
     leaky.config._attn_implementation = "leaking"
     with pytest.raises(ModelError, match="packing: true, but in LlamaForCausalLM a document sees the one before"):
-        check_isolation(leaky, layout, 320)
-    check_isolation(leaky, "padded", 320)
+        check_isolation(leaky, layout, 320, tiny.hardware())
+    check_isolation(leaky, "padded", 320, tiny.hardware())
+
+
+def test_weights_in_fp32_are_checked_in_the_precision_of_training(tiny: ModuleType, tmp_path: Path) -> None:
+    """The flash kernels take 16-bit numbers only, while full fine-tuning holds its weights in 32: Transformers casts
+    for them, to the type of autocast."""
+    import torch
+    from transformers import AttentionInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    from tuneline.training.isolation import check_isolation
+
+    computed_in = set()
+
+    def spying(module: Any, query: Any, *inputs: Any, **kwargs: Any) -> Any:
+        computed_in.add(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype)
+        return sdpa_attention_forward(module, query, *inputs, **kwargs)
+
+    AttentionInterface.register("spying", spying)
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        weights = model(tiny, tmp_path / precision, "llama")
+        weights.config._attn_implementation = "spying"
+        with contextlib.suppress(ModelError):  # a kernel unknown to Transformers gets no block mask
+            check_isolation(weights, "packed", 320, tiny.hardware(precision=precision))
+        assert computed_in == {dtype}
+        computed_in.clear()

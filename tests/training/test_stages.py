@@ -39,6 +39,7 @@ def write_params(**changed: Any) -> None:
     params: Any = OmegaConf.load(ROOT / "params.yaml")
     folder = "models/base/tiny"
     params.model.update(name="tiny", name_or_path=folder, tracked_path=folder, max_position_embeddings=512)
+    params.model.chat_template_kwargs = {}
     short = {"num_train_epochs": 1.0, "max_steps": -1, "learning_rate": 3e-3, "max_length": 64, "packing": True}
     params.recipe = {
         "name": "pretrain_then_sft",
@@ -156,6 +157,37 @@ def test_a_run_that_diverges_leaves_no_adapter_and_no_log(project: Path, monkeyp
         train(monkeypatch, "pretrain", "models/base/tiny")
     assert not (project / "models/phase").exists()
     assert not (project / "data/logs").exists()
+
+
+def test_a_log_that_cannot_be_written_leaves_no_adapter(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tuneline.stages.train
+    from tuneline.training.loop import Outcome
+
+    def broken(*args: Any) -> Outcome:
+        return Outcome({"log_history": [{"step": 1, "loss": float("nan")}]}, {})
+
+    inspect(monkeypatch, "pretrain")
+    monkeypatch.setattr(tuneline.stages.train, "train", broken)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        train(monkeypatch, "pretrain", "models/base/tiny")
+    assert not (project / "models/phase").exists()
+
+
+def test_the_benchmarks_loops_reach_the_same_loss(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tuneline.config.params import read_params
+    from tuneline.errors import BudgetError, ConfigError
+    from tuneline.training.benchmark import Comparison, Timing, compare
+
+    inspect(monkeypatch, "pretrain")
+    params, tokens = read_params(Path("params.yaml")), Path("data/tokens/pretrain")
+    for n_steps in (1, 3):
+        result = compare(params, "pretrain", tokens, n_steps, 1)
+        assert result.plain[0].mean_loss_nats == pytest.approx(result.trainer[0].mean_loss_nats, rel=1e-3)
+    with pytest.raises(ConfigError, match=r"--phase: 'dpo' is not in the recipe; choose from pretrain, sft"):
+        compare(params, "dpo", tokens, 1, 1)
+    assert Comparison([Timing(1.0, 2.0)], [Timing(1.0, 2.01)]).ratio == 1.0
+    with pytest.raises(BudgetError, match=r"mean loss of 2.0000 nats, the plain loop 2.0500; more than 1% apart"):
+        Comparison([Timing(1.0, 2.0)], [Timing(1.0, 2.05)])
 
 
 def test_wandb_works_offline_without_a_question(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

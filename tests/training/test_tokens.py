@@ -66,7 +66,7 @@ def test_every_token_of_a_long_text_but_the_first_is_a_target_exactly_once(token
 
 
 def test_a_row_that_is_too_long_is_left_out_whole_and_counted(tokenizer: Any) -> None:
-    from tuneline.training.tokens import check_truncation
+    from tuneline.training.tokens import check_left_out
 
     long = asked("How many? " * 40, "Three.", line=7)
     tokenized = tokens(tokenizer, [asked("a", "b"), long, asked("c", "d"), asked("e", "f")])
@@ -74,9 +74,9 @@ def test_a_row_that_is_too_long_is_left_out_whole_and_counted(tokenizer: Any) ->
     (left_out,) = tokenized.left_out
     assert (left_out.source, left_out.line, left_out.stage, left_out.rule) == ("pool", 7, "inspect", "too_long")
     assert tokenized.truncated_fraction == 0.25
-    check_truncation(tokenized, "train", 64, 0.25)
-    with pytest.raises(BudgetError, match=r"max_truncated_fraction: 0.25 of the train rows \(1\) .* first: pool:7"):
-        check_truncation(tokenized, "train", 64, 0.2)
+    check_left_out(tokenized, "train", 64, 0.25)
+    with pytest.raises(BudgetError, match=r"0.25 of the train rows are left out \(1 longer .* first: pool:7 \("):
+        check_left_out(tokenized, "train", 64, 0.2)
 
 
 def test_a_text_that_spells_out_a_special_token_is_left_out(tokenizer: Any) -> None:
@@ -85,6 +85,20 @@ def test_a_text_that_spells_out_a_special_token_is_left_out(tokenizer: Any) -> N
     assert tokenized.n_left_out("special_token") == 1
     assert tokenized.truncated_fraction == 0.0
     assert len(tokens(tokenizer, [document("x <|im_end|> y")], "pretrain").left_out) == 1
+
+
+def test_rows_that_spell_out_special_tokens_count_against_the_limit(tokenizer: Any) -> None:
+    from tuneline.training.tokens import check_left_out
+
+    examples = [asked("a <|im_end|>", "b", line=5), asked("c", "d"), asked("e" * 99, "f"), asked("g", "h")]
+    tokenized = tokens(tokenizer, examples)
+    assert len(tokenized.rows) + len(tokenized.left_out) == len(examples)
+    assert tokenized.left_out_fraction == 0.5
+    check_left_out(tokenized, "val", 64, 0.5)
+    with pytest.raises(
+        BudgetError, match=r"0.5 of the val rows .*\(1 longer.* 1 spelling .* pool:5 \(contains <\|im_end"
+    ):
+        check_left_out(tokenized, "val", 64, 0.4)
 
 
 def test_a_conversation_without_an_answer_is_refused_with_its_place(tokenizer: Any) -> None:
@@ -103,6 +117,36 @@ def test_a_template_whose_answer_lacks_its_end_token_is_refused(tiny: ModuleType
     tiny.save_tokenizer(tmp_path, template=template)
     with pytest.raises(ModelError, match=r"^pool:1: row .*none of the model's end tokens \[2\]"):
         tokens(load_tokenizer_from(tmp_path), [asked("a", "b")])
+
+
+def test_a_template_that_puts_words_into_the_answer_is_refused(tiny: ModuleType, tmp_path: Path) -> None:
+    from tuneline.model.loading import load_tokenizer_from
+
+    template = tiny.CHATML_MARKED.replace("{% generation %}", "{% generation %}{{ '<think>\n\n</think>\n\n' }}")
+    tiny.save_tokenizer(tmp_path, template=template)
+    refusal = (
+        r"^pool:1: row .*'<think>\\n\\n</think>\\n\\nb' would be trained where the row says 'b'; set .*enable_thinking"
+    )
+    with pytest.raises(ModelError, match=refusal):
+        tokens(load_tokenizer_from(tmp_path), [asked("a", "b")])
+
+
+@pytest.mark.parametrize("answer", ["", "Three.", "  indented\n\nand more \n", "cafe\u0301 😀", "a, b . c ' s"])
+def test_an_answer_is_trained_as_it_is_whatever_it_holds(tokenizer: Any, answer: str) -> None:
+    (row,) = tokens(tokenizer, [asked("a", answer)]).rows
+    assert tokenizer.decode([label for label in row.labels if label != -100]) == answer + "<|im_end|>"
+
+
+def test_tokens_of_the_models_own_that_end_a_conversation_may_follow_the_answer(
+    tiny: ModuleType, tmp_path: Path
+) -> None:
+    """As in Phi's template: an end of turn, white space, an end of text."""
+    from tuneline.model.loading import load_tokenizer_from
+
+    template = tiny.CHATML.replace("{% if add_", "{% if not add_generation_prompt %}<|im_end|>{% endif %}{% if add_")
+    tiny.save_tokenizer(tmp_path, template=template)
+    (row,) = tokens(load_tokenizer_from(tmp_path), [asked("a", "b")]).rows
+    assert row.n_targets == len("b") + 3
 
 
 def test_a_prompt_that_is_served_in_another_way_than_trained_is_refused(tiny: ModuleType, tmp_path: Path) -> None:

@@ -23,5 +23,5 @@ def execute(arguments: argparse.Namespace) -> None:
     result = compare(params, arguments.phase, arguments.tokens, arguments.steps, arguments.repeats)
     for name, timings in (("train stage", result.trainer), ("plain loop", result.plain)):
         speed = median(timing.tokens_per_second for timing in timings)
-        print(f"{name:12} {speed:8,.0f} tokens/s   mean loss {timings[0].last_loss_nats:.4f} nats")
+        print(f"{name:12} {speed:8,.0f} tokens/s   mean loss {timings[0].mean_loss_nats:.4f} nats")
     print(f"{'ratio':12} {result.ratio:8.3f}")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
@@ -51,7 +52,7 @@ def check_runtime(wanted: str) -> None:
 
 def fetch(wanted: str, folder: Path) -> Path:
     """Download the source archive with pip, which knows the user's package index and cache."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "llama-cpp-python"]
     result = subprocess.run(  # noqa: S603  (a fixed command; the version is compared with the installed one above)
         [*command, "--dest", str(folder), f"llama-cpp-python=={wanted}"], check=False
     )
@@ -64,10 +65,23 @@ def fetch(wanted: str, folder: Path) -> Path:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Extract the converter's parts of vendor/llama.cpp into `folder`."""
-    with tarfile.open(archive) as tar:
-        for member in _wanted(tar):
-            tar.extract(member, folder, filter="data")
+    """Extract the converter's parts of vendor/llama.cpp into `folder`.
+
+    Raises `EnvironmentProblem` when the archive is missing or damaged, or holds no converter.
+    """
+    try:
+        with tarfile.open(archive) as tar:
+            for member in _wanted(tar):
+                tar.extract(member, folder, filter="data")
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        raise EnvironmentProblem(
+            f"{archive}: cannot be unpacked ({reason}); leave --archive out to fetch it again"
+        ) from None
+    if not (folder / PARTS[0]).is_file():
+        raise EnvironmentProblem(
+            f"{archive}: no vendor/llama.cpp/{PARTS[0]} in it; --archive is the source (.tar.gz) of llama-cpp-python"
+        )
 
 
 def _wanted(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

@@ -4,9 +4,8 @@ import argparse
 import re
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from tuneline.config.explain import did_you_mean
+from tuneline.config.params import read_values
 from tuneline.errors import ConfigError, EnvironmentProblem
 from tuneline.output import write_text
 
@@ -30,7 +29,7 @@ def execute(arguments: argparse.Namespace) -> None:
 
 
 def hub_commit(repo: str, endpoint: str | None) -> str:
-    """The commit of `repo`'s main branch, 40 hex digits."""
+    """The commit of `repo`'s main branch, 40 hex digits. Raises `ConfigError` when `repo` can be no hub id."""
     revision = _ask(repo, endpoint)
     if revision is None or re.fullmatch(r"[0-9a-f]{40}", revision) is None:
         problem = f"the endpoint answered revision {revision!r}, allowed is 40 hex digits; is it a hub?"
@@ -47,6 +46,9 @@ def _ask(repo: str, endpoint: str | None) -> str | None:
         problem = "gated; accept its licence on the hub, then run `hf auth login`"
     except errors.RepositoryNotFoundError:
         problem = "not on the hub, or private; check name_or_path, or run `hf auth login`"
+    except errors.HFValidationError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{repo}: no hub id ({reason}); mend name_or_path, such as Qwen/Qwen3-8B") from None
     except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # of the client it builds on
         reason = str(error).partition("\n")[0]
         problem = f"no commit from the hub ({reason}); check the network, and that you are logged in"
@@ -71,7 +73,9 @@ def _model_file(conf: Path, name: str) -> Path:
 
 
 def _hub_id(path: Path) -> str:
-    model = OmegaConf.load(path)
-    if model.tracked_path == model.name_or_path:
-        raise ConfigError(f"{path}: {model.name_or_path} is a folder, which DVC hashes; only hub models are pinned")
-    return str(model.name_or_path)
+    match read_values(path):
+        case {"name_or_path": str(repo), "tracked_path": str(tracked)} if tracked == repo:
+            raise ConfigError(f"{path}: {repo} is a folder, which DVC hashes; only hub models are pinned")
+        case {"name_or_path": str(repo), "tracked_path": str()}:
+            return repo
+    raise ConfigError(f"{path}: name_or_path or tracked_path is missing; set both (see {path.parent}/qwen3_8b.yaml)")

@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tuneline.config.params import read_params
-from tuneline.config.schema import Params
-from tuneline.entry import run
+from tuneline.config.schema import EvalTask, Params
 from tuneline.errors import DataError
 from tuneline.evaluation.names import interval_names
 
@@ -58,11 +57,15 @@ def systems(params: Params, reports: Path) -> Iterator[System]:
 
 
 def table(params: Params, rows: list[System], n_examples: float | None) -> Table:
-    """Scores with their interval, perplexity, size and speed."""
+    """Scores with their interval, perplexity, size and speed.
+
+    A GGUF's perplexity is measured on fewer rows than that of base and tuned, so it is shown as its ratio to the merged
+    model's on the same rows.
+    """
     size = DASH if n_examples is None else f"{n_examples:,.0f}"
     setting = f"{params.model.name} + {params.method.name} on {params.data.name}"
     level = f"{100 * params.eval.confidence:g}% intervals"
-    score = "execution_accuracy" if params.eval.task == "text_to_sql" else "exact_match"
+    score = _score_name(params.eval.task)
     shown = Table(
         title=f"{setting}: {size} held-out examples, {level}",
         box=SIMPLE_HEAD,
@@ -88,7 +91,7 @@ def look_at(params: Params, reports: Path) -> list[str]:
         f"{reports}/train/{final}.png": "the loss curve",
         f"{reports}/inspect/{final}.md": "what the model was trained on, token by token",
         "data/predictions/models/tuned.jsonl": "every answer, with its error",
-        "models/deploy": f"the packaged model ({params.export.package}): ollama create -f models/deploy/Modelfile",
+        "models/deploy": f"the packaged model ({params.export.package}): {_ollama_command(params)}",
     }
     present = {name: remark for name, remark in files.items() if Path(name).exists()}
     width = max(map(len, present), default=0)
@@ -105,6 +108,12 @@ def try_next(params: Params) -> list[str]:
     }
     width = max(map(len, commands))
     return ["Try next", *(f"  {command:<{width}}  {remark}" for command, remark in commands.items())]
+
+
+def _ollama_command(params: Params) -> str:
+    """With the name that the model card gives the model."""
+    name = f"{params.model.name}-{params.data.name}-{params.method.name}"
+    return f"ollama create {name} -f models/deploy/Modelfile"
 
 
 def held_out_size(reports: Path) -> float | None:
@@ -124,6 +133,15 @@ def read_metrics(path: Path) -> dict[str, float]:
     return metrics
 
 
+def _score_name(task: EvalTask) -> str:
+    """The metric that the task is about."""
+    match task:
+        case "text_to_sql":
+            return "execution_accuracy"
+        case "exact_match":
+            return "exact_match"
+
+
 def _cells(metrics: Metrics, score: str, confidence: float) -> list[str]:
     low, high = interval_names(score, confidence)
     scores = [_percent(metrics.get(score), metrics.get(low), metrics.get(high))]
@@ -131,7 +149,7 @@ def _cells(metrics: Metrics, score: str, confidence: float) -> list[str]:
         scores.append(_percent(metrics.get("exact_match"), None, None))
     return [
         *scores,
-        _number(metrics.get("perplexity"), ".4g"),
+        _perplexity(metrics),
         _number(metrics.get("size_mib"), ",.1f"),
         _number(metrics.get("generation_tokens_per_s"), ",.0f"),
     ]
@@ -144,6 +162,12 @@ def _percent(share: float | None, low: float | None, high: float | None) -> str:
     return f"{100 * share:.1f}%{interval}"
 
 
+def _perplexity(metrics: Metrics) -> str:
+    if "perplexity_ratio" in metrics:
+        return f"{metrics['perplexity_ratio']:.3f}x merged"
+    return _number(metrics.get("perplexity"), ".4g")
+
+
 def _number(value: float | None, form: str) -> str:
     return DASH if value is None else format(value, form)
 
@@ -154,13 +178,3 @@ def _without_prefix(prefix: str, metrics: Metrics) -> dict[str, float]:
 
 def _only(name: str, metrics: Metrics) -> dict[str, float]:
     return {name: metrics[name]} if name in metrics else {}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    execute(parser.parse_args())
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,13 +1,15 @@
 """`tuneline wiring`: compare the code dependencies and parameters in dvc.yaml with what the stages' code says.
 
-A stage depends on every Tuneline module it imports, directly or not, and tracks every key of params.yaml that its
-`main` reads. Written by hand, both lists rot; derived from the code, a test can hold them.
+A stage depends on every Tuneline module it imports, directly or not (a package's `__init__.py` too, where it holds
+code), and tracks every key of params.yaml that its `main` reads. Written by hand, both lists rot; derived from the
+code, a test can hold them.
 """
 
 import argparse
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,20 +43,45 @@ def derive(module: str, source: Path) -> Wiring:
 
 
 def closure(module: str, source: Path) -> set[str]:
-    """The module and all Tuneline modules it imports, directly or not, without the plumbing."""
+    """The module and all Tuneline modules it imports, directly or not, without the plumbing.
+
+    Importing a module runs the `__init__.py` of every package it is in, so those belong to it.
+    """
     ignored = () if module == GUARD else PLUMBING
     found, waiting = set[str](), [module]
     while waiting:
         name = waiting.pop()
         if name not in found and not name.startswith(ignored):
             found.add(name)
-            waiting += imported(name, source)
+            waiting += [*imported(name, source), *_packages(name)]
     return {name for name in found if _is_code(module_path(name, source))}
 
 
-def imported(module: str, source: Path) -> Iterator[str]:
-    """Tuneline modules that a module imports anywhere in its text, also inside functions."""
-    for node in ast.walk(ast.parse(module_path(module, source).read_text(encoding="utf-8"))):
+def _packages(module: str) -> Iterator[str]:
+    """`a` and `a.b` for `a.b.c`."""
+    parts = module.split(".")
+    yield from (".".join(parts[:length]) for length in range(1, len(parts)))
+
+
+@cache  # most modules are behind several stages, and parsing takes the time
+def imported(module: str, source: Path) -> tuple[str, ...]:
+    """Tuneline modules that a module imports anywhere in its text, also inside functions.
+
+    Raises `ConfigError` for a relative import, which would be overlooked.
+    """
+    path = module_path(module, source)
+    _check_absolute(path)
+    return tuple(_imports(_parsed(path), source))
+
+
+def _check_absolute(path: Path) -> None:
+    for node in ast.walk(_parsed(path)):
+        if isinstance(node, ast.ImportFrom) and node.level > 0:
+            raise ConfigError(f"{path}:{node.lineno}: relative import; write `from tuneline. ... import ...`")
+
+
+def _imports(tree: ast.Module, source: Path) -> Iterator[str]:
+    for node in ast.walk(tree):
         match node:
             case ast.ImportFrom(module=str(name)) if name.split(".")[0] == "tuneline":
                 submodules = [f"{name}.{alias.name}" for alias in node.names]
@@ -69,18 +96,35 @@ def module_path(module: str, source: Path) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def _is_code(path: Path) -> bool:
     """Whether the file holds more than a docstring: an empty package file can change nothing."""
-    body = ast.parse(path.read_text(encoding="utf-8")).body
+    body = _parsed(path).body
     return any(not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) for node in body)
 
 
 def params_read(stage: Path) -> tuple[str, ...]:
-    """The chains `params.section.key` in a stage, without those inside another; `[args.phase]` becomes `${key}`."""
-    tree = ast.parse(stage.read_text(encoding="utf-8"))
+    """The chains `params.section.key` in a stage, without those inside another; `[args.phase]` becomes `${key}`.
+
+    Raises `ConfigError` where `params` is passed on whole: what is read of it is then not to be seen.
+    """
+    tree = _parsed(stage)
+    _check_sections(stage, tree)
     inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Subscript)}
     chains = {_chain(node) for node in ast.walk(tree) if id(node) not in inner} - {"", "conf_digest"}
     return tuple(sorted(c for c in chains if not any(c.startswith(f"{other}.") for other in chains)))
+
+
+def _check_sections(stage: Path, tree: ast.Module) -> None:
+    owners = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id="params", ctx=ast.Load()) if id(node) not in owners:
+                raise ConfigError(f"{stage}:{node.lineno}: `params` is passed on whole; pass the sections it needs")
 
 
 def _chain(node: ast.AST) -> str:

@@ -1,5 +1,6 @@
 """Rules that compare two keys of params.yaml. Each broken one is `key: value, allowed ...; fix`."""
 
+import re
 from collections.abc import Iterator
 
 from tuneline.config.explain import shown
@@ -24,6 +25,8 @@ _PRECISIONS: dict[Device, tuple[Precision, ...]] = {
     "cuda": ("fp32", "bf16", "fp16"),
     "mps": ("fp32",),
 }
+# Where architectures have their embeddings, and how PEFT names modules.
+_EMBEDDINGS = ("lm_head", "model.embed_tokens")
 _DTYPES: dict[Precision, Dtype] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -85,6 +88,7 @@ def _method(params: Params) -> Iterator[str]:
         yield f"lora: null, method {name} needs it; choose method=full to train without an adapter"
     if lora is not None:
         yield from _variants(name, lora)
+        yield from _adapted_modules(lora.target_modules)
 
 
 def _variants(name: str, lora: LoraConfig) -> Iterator[str]:
@@ -97,6 +101,25 @@ def _variants(name: str, lora: LoraConfig) -> Iterator[str]:
             yield _refused(f"lora.{key}", value, f"with method {name} is true; choose method=lora")
         if name == "lora" and value:
             yield _refused(f"lora.{key}", value, f"with method lora is false; choose method={method}")
+
+
+def _adapted_modules(targets: str | tuple[str, ...]) -> Iterator[str]:
+    """A changed embedding does not survive the way to a GGUF: tied ones are one matrix there."""
+    try:
+        taken = [name for name in _EMBEDDINGS if _is_target(name, targets)]
+    except re.error as error:
+        yield _refused("lora.target_modules", targets, f"is all-linear, a list or a regular expression: {error}")
+        return
+    if taken:
+        allowed = f"leaves {' and '.join(taken)} out, which the merged model cannot hold; choose all-linear"
+        yield _refused("lora.target_modules", targets, allowed)
+
+
+def _is_target(module: str, targets: str | tuple[str, ...]) -> bool:
+    """As PEFT decides it: a regular expression for the whole name, or names of which one is its end."""
+    if isinstance(targets, str):
+        return re.fullmatch(targets, module) is not None
+    return any(module == target or module.endswith(f".{target}") for target in targets)
 
 
 def _quantization(params: Params) -> Iterator[str]:
@@ -179,19 +202,24 @@ def _split(params: Params) -> Iterator[str]:
 
 def _train(params: Params) -> Iterator[str]:
     train, hardware = params.train, params.hardware
-    at_once = hardware.micro_batch_size * hardware.num_devices
-    if train.global_batch_size % at_once:
-        allowed = f"is a multiple of hardware.micro_batch_size * hardware.num_devices = {at_once}; change either"
+    if train.global_batch_size % hardware.micro_batch_size:
+        allowed = f"is a multiple of hardware.micro_batch_size = {hardware.micro_batch_size}; change either"
         yield _refused("train.global_batch_size", train.global_batch_size, allowed)
     if train.lr_scheduler_type == "constant" and train.warmup_ratio > 0:
         allowed = "with lr_scheduler_type constant is 0.0; choose constant_with_warmup to keep it"
         yield _refused("train.warmup_ratio", train.warmup_ratio, allowed)
+    if train.early_stopping_patience is not None and params.split.val_fraction == 0:
+        allowed = "is null without validation rows; raise split.val_fraction"
+        yield _refused("train.early_stopping_patience", train.early_stopping_patience, allowed)
 
 
 def _hardware(hardware: HardwareConfig) -> Iterator[str]:
     device, precision, attention = hardware.device, hardware.precision, hardware.attn_implementation
     if precision not in _PRECISIONS[device]:
         yield _refused("hardware.precision", precision, f"on {device} is {_listed(_PRECISIONS[device])}")
+    if hardware.num_devices != 1:
+        allowed = "is 1: one process trains on one device, and nothing here starts several"
+        yield _refused("hardware.num_devices", hardware.num_devices, allowed)
     if device != "cuda":
         yield from _without_cuda(hardware)
     elif hardware.memory_gib is None:
@@ -202,8 +230,6 @@ def _hardware(hardware: HardwareConfig) -> Iterator[str]:
 
 
 def _without_cuda(hardware: HardwareConfig) -> Iterator[str]:
-    if hardware.num_devices != 1:
-        yield _refused("hardware.num_devices", hardware.num_devices, f"on {hardware.device} is 1")
     if hardware.optim == "paged_adamw_8bit":
         allowed = f"on {hardware.device} is adamw_torch, adamw_torch_fused"
         yield _refused("hardware.optim", hardware.optim, allowed)
@@ -216,6 +242,8 @@ def _eval(params: Params) -> Iterator[str]:
     if params.eval.max_new_tokens >= params.export.n_ctx:
         allowed = f"is less than export.n_ctx = {params.export.n_ctx}, which holds prompt and answer"
         yield _refused("eval.max_new_tokens", params.eval.max_new_tokens, allowed)
+    if len(set(params.eval.harness_tasks)) < len(params.eval.harness_tasks):
+        yield _refused("eval.harness_tasks", _listed(params.eval.harness_tasks), "is each task once")
 
 
 def _export(export: ExportConfig, addressable: int) -> Iterator[str]:

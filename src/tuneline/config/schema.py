@@ -110,6 +110,7 @@ class ModelConfig(Strict):
     trust_remote_code: bool  # run Python code that comes with the model
     licence: Text  # SPDX identifier, or the licence's own name; goes into the model card
     max_position_embeddings: Count  # tokens the architecture can address
+    chat_template_kwargs: Mapping[Name, bool | int | str]  # what the chat template reads besides the messages
     learning_rate: LearningRates
 
     @property
@@ -252,7 +253,7 @@ class TrainConfig(Strict):
     logging_steps: Count  # optimizer steps between points of the loss curve
     eval_steps: Count  # optimizer steps between validation losses
     early_stopping_patience: Count | None  # evaluations without improvement before stopping; null: never
-    max_truncated_fraction: Fraction  # inspect fails when more rows than this lose tokens to max_length
+    max_truncated_fraction: Fraction  # inspect fails when it leaves out more rows than this
 
 
 class HardwareConfig(Strict):

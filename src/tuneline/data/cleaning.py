@@ -62,19 +62,18 @@ def rule_names(rules: Cleaning) -> list[str]:
 
 
 def clean(examples: Iterable[Example], sources: Sequence[Source], rules: Cleaning) -> Cleaned:
-    """Apply the rules; of several copies the one with the smallest (source order, line) stays.
+    """Apply the rules to the pool; of several copies the one with the smallest (source order, line) stays.
 
-    Copies are looked for among the test sources and among the others separately: a test row must not vanish
-    because training has it too. That the pool's copy then goes is the split's business (contamination).
+    Rows of test sources are held out as given: no rule touches them, so that any two ways to clean are scored on the
+    same rows. A pool row with a test row's prompt stays here too; it is the split's business (contamination).
     """
     order = {source.name: number for number, source in enumerate(sources)}
     tests = {source.name for source in sources if source.role == "test"}
     cleaned = Cleaned()
-    passed = _apply_row_rules(_known(examples, order), _row_rules(rules), cleaned)
+    pool = _pool(_known(examples, order), tests, cleaned.examples)
+    passed = _apply_row_rules(pool, _row_rules(rules), cleaned)
     passed.sort(key=lambda example: (order[example.source], example.line))
-    for is_test in (False, True):
-        part = [example for example in passed if (example.source in tests) == is_test]
-        cleaned.examples += _apply_set_rules(part, _set_rules(rules), cleaned)
+    cleaned.examples += _apply_set_rules(passed, _set_rules(rules), cleaned)
     cleaned.examples.sort(key=lambda example: (order[example.source], example.line))
     cleaned.rejected.sort(key=lambda row: (order[row.source], row.line))
     return cleaned
@@ -85,6 +84,15 @@ def _known(examples: Iterable[Example], names: Container[str]) -> Iterator[Examp
         if example.source not in names:
             raise DataError(f"{example.source}:{example.line}: no such source in data.sources; run ingest again")
         yield example
+
+
+def _pool(examples: Iterable[Example], tests: Container[str], held_out: list[Example]) -> Iterator[Example]:
+    """The rows that are cleaned, one by one for the progress bar; those of test sources go to `held_out`."""
+    for example in examples:
+        if example.source in tests:
+            held_out.append(example)
+        else:
+            yield example
 
 
 def _apply_row_rules(

@@ -12,7 +12,7 @@ from tuneline.errors import DataError
 def read_hub(hub: HubDataset) -> Iterator[Row | BadRow]:
     """Every row of the dataset's split. No code from the dataset's repository is ever run.
 
-    Raises `DataError` when it cannot be had: no network, unknown name, revision, configuration or split.
+    Raises `DataError` when it cannot be had: no network, unknown name, revision, configuration or split, broken files.
     """
     place = f"{hub.repo}@{hub.revision[:12]}"
     number = 0
@@ -24,11 +24,12 @@ def read_hub(hub: HubDataset) -> Iterator[Row | BadRow]:
 
 def _load(hub: HubDataset, place: str) -> Iterable[dict[str, object]]:
     import datasets  # type: ignore[import-untyped]  # no stubs; a second of import: only hub sources pay
+    from datasets.exceptions import DatasetsError  # type: ignore[import-untyped]
 
     # datasets >= 4 has no trust_remote_code: it cannot run a repository's loading script at all.
     try:
         rows = datasets.load_dataset(hub.repo, name=hub.config, split=hub.split, revision=hub.revision)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise DataError(f"{place}: {_explained(error)}") from None
     return cast("Iterable[dict[str, object]]", rows)
 

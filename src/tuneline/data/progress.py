@@ -6,7 +6,7 @@ from time import monotonic
 from typing import TypeVar
 
 _PLAIN_INTERVAL_S = 10.0
-_BAR_AFTER_ROWS = 1000  # looking at the clock for every row would cost more than some rules do
+_ROWS_PER_LOOK_AT_THE_CLOCK = 1000  # at every row it would cost more than some rules do
 
 Item = TypeVar("Item")
 
@@ -30,7 +30,7 @@ def _with_lines(rows: Iterable[Item], what: str) -> Iterator[Item]:
     n_rows = 0
     for n_rows, row in enumerate(rows, 1):
         yield row
-        if n_rows % _BAR_AFTER_ROWS == 0 and (now := monotonic()) - said > _PLAIN_INTERVAL_S:
+        if n_rows % _ROWS_PER_LOOK_AT_THE_CLOCK == 0 and (now := monotonic()) - said > _PLAIN_INTERVAL_S:
             said = now
             _say(what, n_rows, now - started)
     _say(what, n_rows, monotonic() - started)

@@ -26,19 +26,20 @@ def split(examples: Sequence[Example], sources: Sequence[Source], settings: Spli
     """Sources with role test go to test whole; the pool is drawn by the hash of each row's group.
 
     So a group is never on two sides, and a row's side changes neither when rows are reordered nor when others
-    are added (unless a test source now holds its prompt). Raises `DataError` for
-    an empty side, or for contamination where that is to fail.
+    are added (unless the test now holds one of its prompts). Test rows stay test rows whatever `val_fraction` is.
+    Raises `DataError` for an empty side, or for contamination where that is to fail.
     """
     tests = {source.name for source in sources if source.role == "test"}
     assert not tests or settings.test_fraction == 0, "the configuration says which of the two gives the test"
-    held_out = [example for example in examples if example.source in tests]
-    pool = [example for example in examples if example.source not in tests]
-    rejected = _contamination(pool, held_out, settings.on_contamination)
-    sides: dict[str, list[Example]] = {"train": [], "val": [], "test": held_out}
-    for index, example in enumerate(pool):
+    drawn = [(example, "test" if example.source in tests else _side(example, settings)) for example in examples]
+    held_out = [example for example, side in drawn if side == "test"]
+    learned = [(example, side) for example, side in drawn if side != "test"]
+    rejected = _contamination([example for example, _ in learned], held_out, settings.on_contamination)
+    sides: dict[str, list[Example]] = {"train": [], "val": []}
+    for index, (example, side) in enumerate(learned):
         if index not in rejected:
-            sides[_side(example, settings)].append(example)
-    splits = Splits(sides["train"], sides["val"], sides["test"], list(rejected.values()))
+            sides[side].append(example)
+    splits = Splits(sides["train"], sides["val"], held_out, list(rejected.values()))
     _check_sides(splits, settings)
     return splits
 
@@ -64,25 +65,25 @@ def place_on_unit_line(salt: str, key: str) -> float:
 
 
 def _side(example: Example, settings: Splitting) -> Literal["train", "val", "test"]:
+    """Test from the bottom of the unit line, validation from its top, so that neither moves the other's bound."""
     place = place_on_unit_line(settings.salt, group_key(example))
-    if place < settings.val_fraction:
-        return "val"
     # raw text has no answer to score: it is learned from or validated on
-    is_test = place < settings.val_fraction + settings.test_fraction and example.text is None
-    return "test" if is_test else "train"
+    if place < settings.test_fraction and example.text is None:
+        return "test"
+    return "val" if place >= 1 - settings.val_fraction else "train"
 
 
 def _contamination(
-    pool: list[Example], held_out: list[Example], action: Literal["drop", "fail"]
+    learned: list[Example], held_out: list[Example], action: Literal["drop", "fail"]
 ) -> dict[int, Rejected]:
-    found = contaminated(pool, held_out)
+    found = contaminated(learned, held_out)
     if found and action == "fail":
         index, reason = next(iter(found.items()))
         raise DataError(
-            f"{pool[index].source}:{pool[index].line}: {reason}; {len(found)} such rows;"
+            f"{learned[index].source}:{learned[index].line}: {reason}; {len(found)} such rows;"
             " remove them, or set split.on_contamination: drop"
         )
-    return {index: _rejected(pool[index], reason) for index, reason in found.items()}
+    return {index: _rejected(learned[index], reason) for index, reason in found.items()}
 
 
 def _rejected(example: Example, reason: str) -> Rejected:

@@ -50,7 +50,10 @@ class _RecordLines:
 
 
 def read_csv(path: Path) -> Iterator[Row | BadRow]:
-    """Rows of a comma-separated file (RFC 4180) whose first line names the columns; every value is text."""
+    """Rows of a comma-separated file (RFC 4180) whose first line names the columns; every value is text.
+
+    Raises `DataError` for a quote that is never closed: it makes one value of all the rows behind it.
+    """
     csv.field_size_limit(MAX_ROW_BYTES)
     with open_text(path) as file:
         lines = _RecordLines(read_lines(file))
@@ -63,7 +66,8 @@ def read_csv(path: Path) -> Iterator[Row | BadRow]:
             except StopIteration:
                 return
             except (csv.Error, _LineProblem) as error:
-                row = _bad_record(path, lines, _explained(error))
+                _check_closed(path, lines, error)
+                row = _bad_record(path, lines, str(error))
             if row is not None:
                 yield row
 
@@ -72,7 +76,8 @@ def _csv_columns(path: Path, lines: _RecordLines, records: Iterator[list[str]]) 
     try:
         columns = next(records, [])
     except (csv.Error, _LineProblem) as error:
-        raise DataError(f"{path}:1: the header is broken: {_explained(error)}") from None
+        _check_closed(path, lines, error)
+        raise DataError(f"{path}:1: the header is broken: {error}") from None
     repeated = sorted({name for name in columns if columns.count(name) > 1})
     if repeated or not all(columns):
         raise DataError(f"{path}:1: the header must name each column once; repeated or empty: {repeated or ['']}")
@@ -95,8 +100,13 @@ def _bad_record(path: Path, lines: _RecordLines, reason: str) -> BadRow:
     return BadRow(number, f"{path}:{number}", reason, lines.raw())
 
 
-def _explained(error: Exception) -> str:
-    return "a quote is never closed" if str(error) == "unexpected end of data" else str(error)
+def _check_closed(path: Path, lines: _RecordLines, error: Exception) -> None:
+    if str(error) == "unexpected end of data":
+        raise DataError(
+            f"{path}:{lines.taken[0].number}: the record that begins here has a quote that is never closed, so the"
+            f" {len(lines.taken)} lines up to the end of the file are one value; close it, or write a quote inside a"
+            ' quoted value twice ("")'
+        )
 
 
 def read_parquet(path: Path) -> Iterator[Row | BadRow]:

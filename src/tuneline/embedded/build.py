@@ -4,7 +4,7 @@ import argparse
 import csv
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def _save(model: LlamaForCausalLM, tokenizer_folder: Path, folder: Path) -> None
         (folder / file.name).write_bytes(file.read_bytes())
 
 
-def _reported(steps: Any, every: int) -> Any:
+def _reported(steps: Iterator[Step], every: int) -> Iterator[Step]:
     """Average the steps over windows of `every` and print a line for each."""
     while window := list(itertools.islice(steps, every)):
         loss = sum(step.loss_nats for step in window) / len(window)
@@ -88,7 +88,7 @@ STAGES: dict[str, Callable[[Params, argparse.Namespace], None]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=sorted(STAGES))
-    parser.add_argument("--part", help="section of the parameters: pretrain or anneal")
+    parser.add_argument("--part", choices=("pretrain", "anneal"), help="section of the parameters: pretrain or anneal")
     for path in ("params", "tokenizer", "corpus", "init", "out", "curve"):
         parser.add_argument(f"--{path}", type=Path)
     args = parser.parse_args()

@@ -98,7 +98,7 @@ def question(query: Query, rng: random.Random, held_out: bool = False) -> str:
 
 
 def comment(query: Query, rng: random.Random) -> str:
-    """What the query returns, as a programmer's trailing remark; not a question, and never in front of the query."""
+    """What the query returns, as a programmer remarks behind or above it; never in the words of a question."""
     slots = _slots(query, rng, held_out=True)
     match query.family:
         case "aggregate" | "join_count" if query.aggregate == "COUNT":

@@ -56,16 +56,16 @@ class Answers:
 
 
 def encode_questions(
-    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_new_tokens: int, positions: int
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_new_tokens: int, n_ctx: int
 ) -> Questions:
-    """Tokenise before any model is loaded. Raises `DataError` for an example without room."""
+    """Tokenise before any model is loaded. Raises `DataError` for an example without room in `n_ctx` tokens."""
     prompts_ids = [encode_prompt(tokenizer, prompt_messages(example)) for example in examples]
     conversations = [encode_conversation(tokenizer, example.messages) for example in examples]
     answer_tokens = [
         max(max_new_tokens, len(conversation.input_ids) - len(prompt_ids))
         for conversation, prompt_ids in zip(conversations, prompts_ids, strict=True)
     ]
-    check_room(examples, map(len, prompts_ids), answer_tokens, positions)
+    check_room(examples, map(len, prompts_ids), answer_tokens, n_ctx)
     return Questions(tokenizer, examples, prompts_ids, conversations, max_new_tokens)
 
 

@@ -13,22 +13,6 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from tuneline.evaluation.progress import in_batches
 
 
-def generate_greedy(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts_ids: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    batch_size: int,
-    what: str,
-) -> list[str]:
-    """The answer to each prompt, always the most likely token, in the order of `prompts_ids`.
-
-    `what` labels the progress bar.
-    """
-    answers_ids = generate_greedy_ids(model, tokenizer, prompts_ids, max_new_tokens, batch_size, what)
-    return [decode_answer(tokenizer, answer_ids) for answer_ids in answers_ids]
-
-
 def decode_answer(tokenizer: PreTrainedTokenizerBase, answer_ids: Sequence[int]) -> str:
     """The text of generated tokens, without special tokens; white space as the model wrote it."""
     return str(tokenizer.decode(list(answer_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
@@ -42,10 +26,10 @@ def generate_greedy_ids(
     batch_size: int,
     what: str,
 ) -> list[list[int]]:
-    """Generated tokens per prompt, up to and without the token that ends the answer.
+    """Generated tokens per prompt, always the most likely one, up to and without the token that ends the answer.
 
-    Rounding depends on the batch: in 16-bit arithmetic two tokens of nearly equal probability may change
-    places when `batch_size` does.
+    `what` labels the progress bar. Rounding depends on the batch: in 16-bit arithmetic two tokens of nearly equal
+    probability may change places when `batch_size` does.
     """
     stops = stop_ids(model, tokenizer)
     # longest first: prompts of like length share a batch, and a batch too large for the memory is the first

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuneline.config.schema import ModelConfig
 from tuneline.errors import DataError, EnvironmentProblem
 
 if TYPE_CHECKING:
@@ -19,10 +20,14 @@ def is_own_task(task: str, tasks_folder: Path) -> bool:
     return (tasks_folder / f"{task}.yaml").is_file()
 
 
-def stay_offline() -> None:
-    """Make this process's Hugging Face libraries refuse the network; call it before they are imported."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["HF_DATASETS_OFFLINE"] = "1"
+def stay_offline_for(task: str, tasks_folder: Path, model: ModelConfig) -> None:
+    """Make this process's Hugging Face libraries refuse the network, where task and model are both in the repository.
+
+    Call it before they are imported.
+    """
+    if model.is_local and is_own_task(task, tasks_folder):
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 
 def find_task(task: str, tasks_folder: Path) -> "TaskManager":

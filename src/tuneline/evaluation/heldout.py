@@ -41,13 +41,17 @@ def place(example: Example) -> str:
 
 
 def check_room(
-    examples: Iterable[Example], prompt_tokens: Iterable[int], answer_tokens: Iterable[int], positions: int
+    examples: Iterable[Example], prompt_tokens: Iterable[int], answer_tokens: Iterable[int], n_ctx: int
 ) -> None:
-    """Raises `DataError` naming the first example whose prompt and longest answer do not fit the model."""
+    """Raises `DataError` naming the first example whose prompt and longest answer do not fit `n_ctx` tokens.
+
+    That is export.n_ctx, which is at most what the model addresses: a row that is too long for the GGUF must not
+    be found only after merging and converting.
+    """
     for example, n_prompt, n_answer in zip(examples, prompt_tokens, answer_tokens, strict=True):
-        if n_prompt + n_answer > positions:
+        if n_prompt + n_answer > n_ctx:
             raise DataError(
                 f"{place(example)}: a prompt of {n_prompt} tokens and an answer of {n_answer} (at least "
-                f"eval.max_new_tokens) exceed model.max_position_embeddings={positions}; lower "
-                "eval.max_new_tokens or remove the row"
+                f"eval.max_new_tokens) exceed export.n_ctx={n_ctx}; raise export.n_ctx, lower eval.max_new_tokens "
+                "or remove the row"
             )

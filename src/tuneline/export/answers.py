@@ -1,5 +1,6 @@
 """What a GGUF answered, and what the tuned model answered to the same examples."""
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,14 +28,15 @@ def read_reference(path: Path, examples: Iterable[Example]) -> dict[str, Score]:
 
 
 def _scored(line: str, place: str) -> tuple[str, Score]:
-    match json.loads(line):
-        case {
-            "id": str(id_),
-            "exact_match": bool(exact),
-            "execution_match": None | bool() as execution,
-            "error": None | str() as error,
-        }:
-            return id_, Score(exact, execution, error)
+    with contextlib.suppress(ValueError):  # a line that is no JSON, because it was cut off for example
+        match json.loads(line):
+            case {
+                "id": str(id_),
+                "exact_match": bool(exact),
+                "execution_match": None | bool() as execution,
+                "error": None | str() as error,
+            }:
+                return id_, Score(exact, execution, error)
     raise DataError(f"{place}: not a scored answer (id, exact_match, execution_match, error); run evaluate again")
 
 

@@ -88,21 +88,24 @@ def _quality(it: Experiment, reports: Reports) -> str:
     evaluated, score = reports.evaluated, score_name(reports.evaluated)
     header = ["model", f"{_words(score)} ({100 * it.eval.confidence:g} % interval)", "exact match", "perplexity"]
     shipped = reports.verified[it.export.package]
+    # A ratio for the file: its perplexity is over fewer answers than the two above, and not to be compared with them.
+    ratio = f"{shipped['perplexity_ratio']:.4f} x merged"
     rows = [
-        _quality_row("base", evaluated, "base_", score, it),
-        _quality_row("tuned", evaluated, "tuned_", score, it),
-        _quality_row(f"this file ({it.export.package})", shipped, "", score, it),
+        _quality_row("base", evaluated, "base_", score, it, f"{evaluated['base_perplexity']:.3f}"),
+        _quality_row("tuned", evaluated, "tuned_", score, it, f"{evaluated['tuned_perplexity']:.3f}"),
+        _quality_row(f"this file ({it.export.package})", shipped, "", score, it, ratio),
     ]
     return (
         f"## How good it is\n\n{evaluated['n_examples']} held-out examples, answered greedily; this file was asked "
-        f"{shipped['n_examples']} of them, and its perplexity is over {shipped['n_tokens']} tokens of answers.\n\n"
+        f"{shipped['n_examples']} of them. Its perplexity is given as a multiple of the merged model's, both on the "
+        f"same {shipped['n_compared_examples']} examples ({shipped['n_tokens']} tokens of answers).\n\n"
         f"{_table(header, rows)}"
     )
 
 
-def _quality_row(name: str, figures: Figures, prefix: str, score: str, it: Experiment) -> list[str]:
+def _quality_row(name: str, figures: Figures, prefix: str, score: str, it: Experiment, perplexity: str) -> list[str]:
     interval = _interval(figures, prefix, score, it.eval.confidence)
-    return [name, interval, _share(figures[f"{prefix}exact_match"]), f"{figures[f'{prefix}perplexity']:.3f}"]
+    return [name, interval, _share(figures[f"{prefix}exact_match"]), perplexity]
 
 
 def _files(it: Experiment, reports: Reports) -> str:

@@ -4,22 +4,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import RemoteEntryNotFoundError
 from peft import PeftModel
 from safetensors import safe_open
 from transformers import PreTrainedModel
-from transformers.utils.hub import cached_file
 
 from tuneline.config.schema import Dtype, MergeConfig, ModelConfig
-from tuneline.errors import BudgetError, ModelError
+from tuneline.errors import BudgetError, EnvironmentProblem, ModelError
 from tuneline.export.divergence import Divergence, LogitsNV
 from tuneline.export.reference import REFERENCE, reference_logits
 from tuneline.model.adapters import load_tuned
-from tuneline.model.loading import load_merged, load_tokenizer_from
+from tuneline.model.loading import at_revision, first_line, load_merged, load_tokenizer_from
 
 Rows = Sequence[Sequence[int]]  # token ids of held-out conversations
 Metrics = dict[str, float | int]
 
 MIB = 2**20
+SENTENCEPIECE = "tokenizer.model"
 
 
 def merge(tuned_folder: Path, base: ModelConfig, dtype: Dtype, out: Path, rows: Rows) -> Metrics:
@@ -28,6 +30,10 @@ def merge(tuned_folder: Path, base: ModelConfig, dtype: Dtype, out: Path, rows: 
     The adapter is always added to the unquantised base, in fp32; only then is the sum rounded to `dtype`. Figures
     without a prefix compare the tuned model with that sum, those with `written_` with the rounded model read back
     from disk. Both on the token sequences `rows`, all positions.
+
+    The tuned model here is the adapter beside the unquantised base, after QLoRA too: how far that is from the 4-bit
+    base it was trained on is not measured here. The task's scores tell: evaluate takes the 4-bit base, verify what
+    was made from the merged model.
     """
     rows = [ids[: base.max_position_embeddings] for ids in rows]
     tuned = load_tuned(tuned_folder, base, REFERENCE, None)
@@ -43,7 +49,11 @@ def merge(tuned_folder: Path, base: ModelConfig, dtype: Dtype, out: Path, rows: 
 
 
 def check_merge(metrics: Mapping[str, float | int], budget: MergeConfig) -> None:
-    """Raise `BudgetError` when adapter and merged model disagree by more than fp32 rounding explains."""
+    """Raise `BudgetError` when adapter and merged model disagree by more than fp32 rounding explains.
+
+    The adapter is meant on the unquantised base. For QLoRA this says that the sum is right, not that it answers like
+    the model that was trained.
+    """
     names = ["relative_logit_diff"] + (["written_relative_logit_diff"] if budget.dtype == "float32" else [])
     for name in names:
         if not metrics[name] <= budget.max_relative_logit_diff:
@@ -110,15 +120,31 @@ def _write(model: PreTrainedModel, tuned_folder: Path, base: ModelConfig, out: P
 
 def _copy_sentencepiece(base: ModelConfig, out: Path) -> None:
     """Transformers no longer saves `tokenizer.model`; llama.cpp's converter needs it for Gemma, Mistral and Phi."""
-    found = cached_file(
-        base.name_or_path,
-        "tokenizer.model",
-        revision=base.revision,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
+    found = _sentencepiece_file(base)
     if found is not None:
-        (out / "tokenizer.model").write_bytes(Path(found).read_bytes())
+        (out / SENTENCEPIECE).write_bytes(found.read_bytes())
+
+
+def _sentencepiece_file(base: ModelConfig) -> Path | None:
+    """None when the base is known to have none. Raises `EnvironmentProblem` when the hub cannot be asked."""
+    if base.revision is None:
+        file = Path(base.name_or_path) / SENTENCEPIECE
+        return file if file.is_file() else None
+    # the cache remembers which files a commit does not have; hf_hub_download would ask again
+    known = try_to_load_from_cache(base.name_or_path, SENTENCEPIECE, revision=base.revision)
+    if known is not None:
+        return Path(known) if isinstance(known, str) else None
+    try:
+        return Path(hf_hub_download(base.name_or_path, SENTENCEPIECE, revision=base.revision))
+    except RemoteEntryNotFoundError:
+        return None
+    except OSError as error:
+        command = f"hf download {base.name_or_path} {SENTENCEPIECE} --revision {base.revision}"
+        raise EnvironmentProblem(
+            f"model.name_or_path: cannot tell whether {at_revision(base.name_or_path, base.revision)} has a "
+            f"{SENTENCEPIECE}, which the GGUF may need: {first_line(error)}; with network, run once: `{command}` "
+            "(the cache remembers a file that is not there, too)"
+        ) from error
 
 
 def _check_written(model: PreTrainedModel, out: Path) -> None:

@@ -52,6 +52,8 @@ def _is_commit(revision: str | None) -> bool:
 def provenance(settings: Json, inputs: Mapping[str, Path], outputs: Iterable[Path], metrics: Mapping[str, Json]) -> str:
     """JSON with sorted keys: settings, hashes of what went in and came out, metrics, library versions.
 
+    The versions are those that packaged; another machine may have trained (their lock file is in the commit).
+
     A folder among `inputs` is listed file by file; `outputs` are named without their folder.
     """
     record = {
@@ -60,7 +62,7 @@ def provenance(settings: Json, inputs: Mapping[str, Path], outputs: Iterable[Pat
         "inputs": {name: _hashes(path) for name, path in inputs.items()},
         "files": {path.name: file_sha256(path) for path in outputs},
         "metrics": metrics,
-        "libraries": {name: version(name) for name in LIBRARIES},
+        "libraries_at_packaging": {name: version(name) for name in LIBRARIES},
     }
     return json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -74,7 +74,8 @@ def _compare(link: Link, runtime: Runtime, tokenizer: PreTrainedTokenizerBase, e
     check_stops(link.name, runtime.vocabulary, stop_ids(merged, tokenizer))
     rows = [answer_row(tokenizer, example) for example in examples]
     batches = in_batches(rows, 1, f"{link.type}: comparing logits")
-    return compare_answers(runtime, merged, (row for batch in batches for row in batch))
+    metrics = compare_answers(runtime, merged, (row for batch in batches for row in batch))
+    return metrics | {"n_compared_examples": len(rows)}
 
 
 def _answer_all(runtime: Runtime, prompts: Sequence[Sequence[int]], max_new_tokens: int, what: str) -> list[str]:

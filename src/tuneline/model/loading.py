@@ -1,12 +1,15 @@
 """Tokenizers and weights, from disk or hub to the configured device: checked, or refused in one line."""
 
 import contextlib
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
@@ -16,6 +19,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils.logging import disable_progress_bar
 
 from tuneline.config.schema import Family, HardwareConfig, ModelConfig, QuantizationConfig
@@ -38,10 +42,15 @@ PAD_CANDIDATES = (
     "<unk>",
 )
 
+# What Llama 3.x writes by itself where there is no clock.
+FIXED_DATE = "26 Jul 2024"
+
 
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     """The base model's tokenizer, with a chat template and a pad token that is not EOS.
 
+    `model.chat_template_kwargs` become part of the template, and so does a date where it would write today's: whoever
+    renders it later, from the adapter's folder or inside the GGUF, renders what was trained.
     When the published pad token is missing or equals EOS, an unused token that the vocabulary already has
     takes its place (no embedding is added). Raises `ModelError`, or `EnvironmentProblem` when a hub model
     cannot be had.
@@ -49,7 +58,9 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     _require_local_folder(model)
     with one_line_errors(model.name_or_path, model.revision):
         tokenizer = AutoTokenizer.from_pretrained(model.name_or_path, **_source(model))
-    return _checked_tokenizer(tokenizer, model.name_or_path)
+    checked = _checked_tokenizer(tokenizer, model.name_or_path)
+    _fix_template(checked, model.name_or_path, model.chat_template_kwargs)
+    return checked
 
 
 def load_tokenizer_from(folder: Path) -> PreTrainedTokenizerBase:
@@ -57,7 +68,9 @@ def load_tokenizer_from(folder: Path) -> PreTrainedTokenizerBase:
     require_folder(folder)
     with one_line_errors(str(folder), None):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    return _checked_tokenizer(tokenizer, str(folder))
+    checked = _checked_tokenizer(tokenizer, str(folder))
+    _fix_template(checked, str(folder), {})
+    return checked
 
 
 def load_base(model: ModelConfig, hardware: HardwareConfig, quantization: QuantizationConfig | None) -> PreTrainedModel:
@@ -88,6 +101,7 @@ def load_full(folder: Path, hardware: HardwareConfig, dtype: torch.dtype) -> Pre
             attn_implementation=hardware.attn_implementation,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # `_complete` refuses them, by name
         )
     return _placed(_complete(loaded, str(folder)), device)
 
@@ -103,9 +117,11 @@ def stop_token_ids(model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> tu
     Gemma ends a turn with <end_of_turn> and Phi with <|end|>, neither of which is their tokenizer's EOS.
     """
     ids = {tokenizer.eos_token_id}
-    with contextlib.suppress(OSError):  # a model need not have a generation_config.json
-        config: Any = GenerationConfig.from_pretrained(model.name_or_path, **revision_arguments(model))
-        ids |= set(_as_list(config.eos_token_id))
+    with one_line_errors(model.name_or_path, model.revision):
+        folder = _folder_of_generation_config(model)
+        if folder is not None:
+            config: Any = GenerationConfig.from_pretrained(folder)
+            ids |= set(_as_list(config.eos_token_id))
     return tuple(sorted(ids))
 
 
@@ -164,6 +180,7 @@ def _load_base_in(
             dtype=dtype,
             attn_implementation=hardware.attn_implementation,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # `_complete` refuses them, by name
             **_quantized_placement(quantization, device),
             **_source(model),
         )
@@ -184,12 +201,12 @@ def _placed(weights: Any, device: torch.device) -> PreTrainedModel:
     return placed
 
 
-def _complete(loaded: tuple[PreTrainedModel, dict[str, Any]], name: str) -> PreTrainedModel:
+def _complete(loaded: tuple[PreTrainedModel, dict[str, Any]], source: str) -> PreTrainedModel:
     """The model, unless tensors were missing or misshapen: Transformers would fill those with random numbers."""
     weights, info = loaded
-    broken = sorted({str(key) for part in ("missing_keys", "mismatched_keys") for key in info[part]})
+    broken = sorted({*info["missing_keys"], *(name for name, *_shapes in info["mismatched_keys"])})
     if broken:
-        raise ModelError(f"{name}: {len(broken)} tensors of its weights are missing or misshapen: {broken[0]}")
+        raise ModelError(f"{source}: {len(broken)} tensors of its weights are missing or misshapen: {broken[0]}")
     return weights
 
 
@@ -205,6 +222,46 @@ def _checked_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrai
         tokenizer.pad_token = _unused_token(tokenizer, name)
     tokenizer.padding_side = "right"
     return tokenizer
+
+
+def _fix_template(tokenizer: PreTrainedTokenizerBase, name: str, values: Mapping[str, bool | int | str]) -> None:
+    """Put `values` in front of the chat template. Raises `ModelError` for one it does not name, or for a clock."""
+    with one_line_errors(name, None):  # several templates, and none is called default
+        template = str(tokenizer.get_chat_template())
+    head = "".join(_settings(template, name, values))
+    if "strftime_now" in template and "date_string" not in template:
+        raise ModelError(
+            f"{name}: its chat template writes today's date (strftime_now), so that tomorrow's tokens differ; point "
+            "model.name_or_path at a local copy whose chat_template.jinja writes a fixed one"
+        )
+    if "strftime_now" in template and not _sets(head + template, "date_string"):
+        head += _setting("date_string", FIXED_DATE)
+    if head:
+        tokenizer.chat_template = head + template
+
+
+def _settings(template: str, name: str, values: Mapping[str, bool | int | str]) -> Iterator[str]:
+    """The lines that are not in the template yet: it may come from a model that was trained with the same."""
+    for key, value in sorted(values.items()):
+        line = _setting(key, value)
+        if key not in template:
+            raise ModelError(f"model.chat_template_kwargs: the chat template of {name} does not read '{key}'")
+        if line not in template:
+            if _sets(template, key):
+                raise ModelError(
+                    f"model.chat_template_kwargs: the chat template of {name} sets '{key}' itself, so {value!r} would "
+                    "change nothing; take it out of one of the two"
+                )
+            yield line
+
+
+def _setting(key: str, value: bool | int | str) -> str:
+    """A line that renders to nothing: `trim_blocks`, as Transformers sets it, takes its newline away."""
+    return f"{{% set {key} = {json.dumps(value, ensure_ascii=False)} %}}\n"
+
+
+def _sets(template: str, key: str) -> bool:
+    return f"{{% set {key} = " in template
 
 
 def _unused_token(tokenizer: PreTrainedTokenizerBase, name: str) -> str:
@@ -227,6 +284,19 @@ def revision_arguments(model: ModelConfig) -> dict[str, Any]:
     return {} if model.revision is None else {"revision": model.revision}
 
 
+def _folder_of_generation_config(model: ModelConfig) -> Path | None:
+    """None where the model has no such file, which is allowed; that the hub cannot be reached is an `OSError`."""
+    if model.revision is None:
+        folder = Path(model.name_or_path)
+        return folder if (folder / GENERATION_CONFIG_NAME).is_file() else None
+    try:
+        return Path(hf_hub_download(model.name_or_path, GENERATION_CONFIG_NAME, revision=model.revision)).parent
+    except LocalEntryNotFoundError:
+        raise
+    except EntryNotFoundError:
+        return None
+
+
 def _require_local_folder(model: ModelConfig) -> None:
     """A missing folder must not be taken for a hub id: a model without a revision is a local folder."""
     if model.revision is None:
@@ -244,8 +314,12 @@ def one_line_errors(name: str, revision: str | None) -> Iterator[None]:
     """Turn a library's loading errors into `ModelError`, or `EnvironmentProblem` for a model on the hub."""
     try:
         yield
-    except (OSError, ValueError, SafetensorError) as error:
-        if revision is None:
+    except ImportError as error:
+        raise EnvironmentProblem(
+            f"{at_revision(name, revision)} needs a Python package that is not installed here: {first_line(error)}"
+        ) from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if revision is None or isinstance(error, RuntimeError):
             raise ModelError(f"{name}: cannot be loaded: {first_line(error)}") from error
         raise EnvironmentProblem(
             f"model.name_or_path: {at_revision(name, revision)} cannot be loaded: {first_line(error)}; "

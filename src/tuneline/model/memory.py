@@ -1,17 +1,15 @@
 """Does a training fit the device? Estimated from the architecture alone, before any weight is loaded."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from peft import get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tuneline.config.schema import HardwareConfig, LoraConfig, MethodConfig, ModelConfig, QuantizationConfig
 from tuneline.errors import BudgetError
-from tuneline.model.adapters import peft_warnings
 from tuneline.model.loading import one_line_errors, revision_arguments, training_dtype
-from tuneline.model.methods import peft_config
+from tuneline.model.methods import with_adapter
 
 BYTES_PER_GIB = 2**30
 # CUDA context, cuBLAS workspaces and the allocator's unused blocks: what nvidia-smi shows beyond the tensors
@@ -95,17 +93,20 @@ def estimate_memory(
 
 
 def model_shape(model: ModelConfig, method: MethodConfig, lora: LoraConfig | None) -> ModelShape:
-    """Sizes of the model with its adapter, built on the meta device: shapes without memory."""
+    """Sizes of the model with its adapter, built on the meta device: shapes without memory.
+
+    Raises `ModelError` for an architecture that is not known, or one that the adapter does not fit.
+    """
     with one_line_errors(model.name_or_path, model.revision):
         config: Any = AutoConfig.from_pretrained(
             model.name_or_path, trust_remote_code=model.trust_remote_code, **revision_arguments(model)
         )
+        with torch.device("meta"):
+            auto: Any = AutoModelForCausalLM  # untyped in Transformers
+            base = auto.from_config(config, trust_remote_code=model.trust_remote_code)
+    n_parameters, n_quantizable = _count(base), _count_linear(base)
     with torch.device("meta"):
-        auto: Any = AutoModelForCausalLM  # untyped in Transformers
-        base = auto.from_config(config, trust_remote_code=model.trust_remote_code)
-        n_parameters, n_quantizable = _count(base), _count_linear(base)
-        with peft_warnings():
-            adapted: Any = base if method.family == "full" else get_peft_model(base, peft_config(lora, None))
+        adapted: Any = base if method.family == "full" else with_adapter(base, lora, None)
     text = config.get_text_config()
     # a config may leave head_dim out or null, and then means hidden / heads
     head_dim = text.to_dict().get("head_dim") or text.hidden_size // text.num_attention_heads
@@ -176,10 +177,7 @@ def _refusal(
     memory_gib: float,
     max_length_tokens: int,
 ) -> str:
-    parts = ", ".join(
-        f"{name} {getattr(estimate, name) / BYTES_PER_GIB:.1f}"
-        for name in ("weights", "gradients", "optimizer", "activations", "logits")
-    )
+    parts = ", ".join(f"{name} {n_bytes / BYTES_PER_GIB:.1f}" for name, n_bytes in asdict(estimate).items())
     return (
         f"hardware.memory_gib: {memory_gib:g}, but method {method.name} needs about {estimate.total_gib:.1f} GiB "
         f"({parts}, overhead {OVERHEAD_GIB:.1f}) at micro_batch_size {hardware.micro_batch_size} x max_length "

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, set_seed
 from tuneline.config.schema import HardwareConfig, LoraConfig, MethodConfig, ModelConfig, QuantizationConfig
 from tuneline.errors import ModelError
 from tuneline.model.adapters import attach_adapter, check_adapter_fits, peft_warnings
-from tuneline.model.loading import is_adapter, load_base_for_training, load_full
+from tuneline.model.loading import first_line, is_adapter, load_base_for_training, load_full
 
 TrainableModel = PreTrainedModel | PeftModel
 
@@ -57,16 +57,19 @@ def apply_method(
         case "full":
             return base
         case "lora" | "dora" | "rslora" | "qlora":
-            config = peft_config(lora, base_revision)
+            return with_adapter(_frozen(base, method), lora, base_revision)
+
+
+def with_adapter(base: PreTrainedModel, lora: LoraConfig | None, base_revision: str | None) -> PeftModel:
+    """`base` with a new adapter on top. Raises `ModelError` when `lora.target_modules` are not in it."""
     try:
         with peft_warnings():
-            return cast(PeftModel, get_peft_model(_frozen(base, method), config))
+            return cast(PeftModel, get_peft_model(base, _peft_config(lora, base_revision)))
     except ValueError as error:
-        raise ModelError(f"lora: no adapter fits {base.name_or_path}: {error}") from error
+        raise ModelError(f"lora: no adapter fits {base.name_or_path}: {first_line(error)}") from error
 
 
-def peft_config(lora: LoraConfig | None, base_revision: str | None) -> PeftLoraConfig:
-    """The adapter's settings in PEFT's class."""
+def _peft_config(lora: LoraConfig | None, base_revision: str | None) -> PeftLoraConfig:
     assert lora is not None, "the schema requires lora for every adapter method"
     values = lora.model_dump()
     if not isinstance(lora.target_modules, str):

@@ -1,9 +1,11 @@
 """From messages to the exact tokens that are trained, evaluated and served: one renderer for all of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from tuneline.data.records import Message
@@ -39,6 +41,11 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
     return ids
 
 
+def render_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], template: str | None = None) -> str:
+    """The prompt as text: what `encode_prompt` encodes. `template`: another one than the tokenizer's own."""
+    return _render_text(tokenizer, messages, template, add_generation_prompt=True)
+
+
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Tokens of a raw document as pre-training sees it: BOS when the tokenizer writes one, text, EOS."""
     ids: list[int] = list(tokenizer(text, add_special_tokens=True, verbose=False).input_ids)
@@ -60,21 +67,50 @@ def _marks_generation(tokenizer: PreTrainedTokenizerBase) -> bool:
 def _render(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, add_generation_prompt: bool
 ) -> list[int]:
+    text = _render_text(tokenizer, messages, None, add_generation_prompt=add_generation_prompt)
     # add_special_tokens=False: a template writes BOS itself where the model wants one
-    text = tokenizer.apply_chat_template(
-        _as_dicts(messages), tokenize=False, add_generation_prompt=add_generation_prompt
-    )
     return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
 
+def _render_text(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    template: str | None,
+    *,
+    add_generation_prompt: bool,
+) -> str:
+    with _template_errors(tokenizer):
+        return str(
+            tokenizer.apply_chat_template(
+                _as_dicts(messages),
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+            )
+        )
+
+
+@contextmanager
+def _template_errors(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """A template may be broken, or refuse a conversation: a `tool` role, say, or two questions in a row."""
+    try:
+        yield
+    except TemplateError as error:
+        raise ModelError(
+            f"{tokenizer.name_or_path}: its chat template cannot render this conversation: "
+            f"{' '.join(str(error).split())}"
+        ) from error
+
+
 def _encode_by_marks(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Encoded:
-    rendered: Any = tokenizer.apply_chat_template(
-        _as_dicts(messages),
-        tokenize=True,
-        return_dict=True,
-        return_assistant_tokens_mask=True,
-        tokenizer_kwargs={"verbose": False},
-    )
+    with _template_errors(tokenizer):
+        rendered: Any = tokenizer.apply_chat_template(
+            _as_dicts(messages),
+            tokenize=True,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+            tokenizer_kwargs={"verbose": False},
+        )
     return Encoded(list(rendered["input_ids"]), list(rendered["assistant_masks"]))
 
 

@@ -19,7 +19,7 @@ def main() -> None:
     # Everything that can be wrong with the rows is found before a model is loaded.
     examples = read_heldout(args.test, params.eval.max_examples)
     scorer = make_scorer(params.eval.task, examples, args.resources, params.eval.statement_timeout_s)
-    room = (params.eval.max_new_tokens, model.max_position_embeddings)
+    room = (params.eval.max_new_tokens, params.export.n_ctx)
     base_questions = encode_questions(load_tokenizer(model), examples, *room)
     tuned_questions = encode_questions(load_tokenizer_from(args.tuned), examples, *room)
 

@@ -2,15 +2,14 @@
 
 from tuneline.config.params import read_params
 from tuneline.entry import run, stage_arguments
-from tuneline.evaluation.harness import find_task, is_own_task, run_task, stay_offline
+from tuneline.evaluation.harness import find_task, run_task, stay_offline_for
 from tuneline.output import write_metrics
 
 
 def main() -> None:
     args = stage_arguments(__doc__, "tasks_folder", "tuned", "out", names=("task",))
     params = read_params(args.params)
-    if params.model.is_local and is_own_task(args.task, args.tasks_folder):
-        stay_offline()
+    stay_offline_for(args.task, args.tasks_folder, params.model)
     tasks = find_task(args.task, args.tasks_folder)
     # imported late: the Hugging Face libraries look at the network switch when they are imported
     from tuneline.model.adapters import load_tuned

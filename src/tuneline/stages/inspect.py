@@ -7,7 +7,7 @@ from tuneline.entry import run, stage_arguments
 from tuneline.model.loading import load_tokenizer, stop_token_ids
 from tuneline.output import atomic_folder, write_metrics, write_text
 from tuneline.training.token_report import preview, token_metrics
-from tuneline.training.tokens import check_rows, check_truncation, tokenize, write_tokens
+from tuneline.training.tokens import check_left_out, check_rows, tokenize, write_tokens
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
         examples = read_examples(args.splits / f"{split}.jsonl")
         shown = watched(examples, f"inspect {split}", len(examples))
         tokenized[split] = tokenize(tokenizer, shown, phase.objective, phase.max_length, stops)
-        check_truncation(tokenized[split], split, phase.max_length, allowed_fraction)
+        check_left_out(tokenized[split], split, phase.max_length, allowed_fraction)
     train, val = tokenized["train"], tokenized["val"]
     check_rows(train, phase.objective, args.splits)
     with atomic_folder(args.out) as folder:

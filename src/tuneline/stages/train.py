@@ -39,9 +39,10 @@ def main() -> None:
             params.seed,
             report_to,
         )
+    log = json.dumps(outcome.log, indent=2, sort_keys=True, allow_nan=False)  # raises before anything is written
     with atomic_folder(args.out) as folder:
         save_model(model, tokenizer, folder)
-    write_text(args.log, json.dumps(outcome.log, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    write_text(args.log, log + "\n")
     write_metrics(args.speed, {**outcome.speed, "stage_seconds": time.perf_counter() - started})
 
 

@@ -1,40 +1,52 @@
 """Training speed against the plainest loop that takes the same steps: what the trainer costs on top of the model."""
 
-import contextlib
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase, get_scheduler
 
 from tuneline.config.schema import HardwareConfig, Params, PhaseConfig, TrainConfig
+from tuneline.errors import BudgetError, ConfigError
 from tuneline.model.loading import load_tokenizer
 from tuneline.model.methods import TrainableModel, initial_model
+from tuneline.training.isolation import autocast
 from tuneline.training.loop import train
 from tuneline.training.order import epoch_order
 from tuneline.training.packing import Batch, choose_layout, collate, sequences
 from tuneline.training.tokens import IGNORED, TokenRow, read_tokens
 
+MAX_LOSS_DIFFERENCE = 0.01  # share of the larger loss; rounding and dropout stay below
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One training: speed over its tokens without padding, and the last step's loss."""
+    """One training: speed over its tokens without padding, and the loss, a mean over its steps but the first."""
 
     tokens_per_second: float
-    last_loss_nats: float
+    mean_loss_nats: float
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Medians over the repeats, and the losses that show that both did the same."""
+    """The repeats of either loop. Raises `BudgetError` when a pair's losses disagree: they did not do the same."""
 
     trainer: list[Timing]
     plain: list[Timing]
+
+    def __post_init__(self) -> None:
+        for trained, plain in zip(self.trainer, self.plain, strict=True):
+            if not math.isclose(trained.mean_loss_nats, plain.mean_loss_nats, rel_tol=MAX_LOSS_DIFFERENCE):
+                raise BudgetError(
+                    f"benchmark: the train stage's loop reached a mean loss of {trained.mean_loss_nats:.4f} nats, the "
+                    f"plain loop {plain.mean_loss_nats:.4f}; more than {MAX_LOSS_DIFFERENCE:.0%} apart they did not "
+                    "do the same work, and their speeds cannot be compared"
+                )
 
     @property
     def ratio(self) -> float:
@@ -43,7 +55,14 @@ class Comparison:
 
 
 def compare(params: Params, phase_name: str, tokens: Path, n_steps: int, n_repeats: int) -> Comparison:
-    """Train `n_steps` from the base with either loop, in turn, `n_repeats` times; nothing is saved."""
+    """Train `n_steps` from the base with either loop, in turn, `n_repeats` times; nothing is saved.
+
+    Raises `ConfigError` for a phase that the recipe does not have.
+    """
+    if phase_name not in params.recipe.phases:
+        raise ConfigError(
+            f"--phase: '{phase_name}' is not in the recipe; choose from {', '.join(params.recipe.phases)}"
+        )
     phase = params.recipe.phases[phase_name].model_copy(update={"max_steps": n_steps})
     rows = read_tokens(tokens / "train.parquet")
     tokenizer = load_tokenizer(params.model)
@@ -118,7 +137,7 @@ def plain_loop(
         schedule.step()
         optimizer.zero_grad()
         n_tokens += sum(int((torch.as_tensor(b["input_ids"]) != tokenizer.pad_token_id).sum()) for b in batches)
-    return Timing(n_tokens / (time.perf_counter() - started), sum(losses[1:]) / max(1, len(losses) - 1))
+    return Timing(n_tokens / (time.perf_counter() - started), fmean(losses[1:] or losses))
 
 
 def _gradients(model: Any, batches: list[Batch], hardware: HardwareConfig) -> float:
@@ -128,17 +147,11 @@ def _gradients(model: Any, batches: list[Batch], hardware: HardwareConfig) -> fl
     total = 0.0
     for batch in batches:
         inputs = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
-        with _autocast(hardware):
+        with autocast(hardware):
             loss = model(**inputs, num_items_in_batch=n_targets, use_cache=False).loss
         loss.backward()
         total += float(loss.detach())
     return total
-
-
-def _autocast(hardware: HardwareConfig) -> contextlib.AbstractContextManager[object]:
-    if hardware.precision == "bf16":
-        return torch.autocast(hardware.device, torch.bfloat16)
-    return contextlib.nullcontext()
 
 
 def _steps(

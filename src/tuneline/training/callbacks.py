@@ -31,7 +31,8 @@ class BestWeights(TrainerCallback):
             self._best = {name: p.detach().to("cpu", copy=True) for name, p in _trained(kwargs["model"])}
             return
         self._n_since_best += 1
-        control.should_training_stop = self._n_since_best >= self._patience
+        if self._n_since_best >= self._patience:  # else it stays as it is: max_steps may have set it
+            control.should_training_stop = True
 
     def restore(self, model: torch.nn.Module) -> None:
         """Put the weights of `best_step` back into `model`."""

@@ -11,6 +11,7 @@ from typing import Any
 from tuneline.errors import DataError
 
 COLUMNS = ("step", "loss", "eval_loss", "perplexity", "learning_rate", "grad_norm")
+MAX_EXPONENT_NATS = 700.0  # math.exp overflows a little above
 Curve = list[dict[str, float | int]]
 
 
@@ -46,7 +47,7 @@ def curve_csv(points: Curve) -> str:
 def curve_metrics(log: Mapping[str, Any]) -> dict[str, float | int]:
     """The last training loss, the validation loss of the weights that were kept, and what was trained.
 
-    No `val_*` where there were no validation rows.
+    No `val_*` where there were no validation rows. The perplexity of a loss beyond 700 nats is that of 700.
     """
     points = curve(log["log_history"])
     train_losses = [point["loss"] for point in points if "loss" in point]
@@ -57,7 +58,7 @@ def curve_metrics(log: Mapping[str, Any]) -> dict[str, float | int]:
         kept = val_losses[log["kept_step"]]
         metrics |= {
             "val_loss_nats": kept,
-            "val_perplexity": math.exp(kept),
+            "val_perplexity": math.exp(min(kept, MAX_EXPONENT_NATS)),
             "best_step": min(val_losses, key=lambda step: (val_losses[step], step)),
         }
     return metrics

@@ -1,5 +1,6 @@
 """One training phase from tokens to weights: settings in, curve and figures out."""
 
+import math
 import resource
 import sys
 import tempfile
@@ -50,7 +51,7 @@ def train(
     """
     _require_val_rows(val_rows, settings)
     layout = choose_layout(phase.packing, hardware.attn_implementation)
-    check_isolation(model, layout, model.config.get_text_config().vocab_size)
+    check_isolation(model, layout, model.config.get_text_config().vocab_size, hardware)
     best = None if settings.early_stopping_patience is None else BestWeights(settings.early_stopping_patience)
     data = sequences(train_rows, phase.packing, phase.max_length)
     val_data = by_length(sequences(val_rows, phase.packing, phase.max_length))
@@ -135,8 +136,12 @@ def _run(trainer: TokenTrainer) -> float:
 
 
 def _science(log_history: list[dict[str, float]]) -> list[dict[str, float]]:
-    """The points of the curve without the trainer's wall-clock figures."""
-    points = [{key: _rounded(entry[key]) for key in CURVE_KEYS if key in entry} for entry in log_history]
+    """The points of the curve without the trainer's wall-clock figures, and without what is not finite: under fp16 a
+    gradient norm may be infinite in a step that the loss scaling skips. Losses are finite, or training had stopped."""
+    points = [
+        {key: _rounded(entry[key]) for key in CURVE_KEYS if key in entry and math.isfinite(entry[key])}
+        for entry in log_history
+    ]
     return [point for point in points if "loss" in point or "eval_loss" in point]
 
 

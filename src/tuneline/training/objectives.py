@@ -18,6 +18,8 @@ from tuneline.training.order import EpochOrder
 from tuneline.training.packing import Batch, Layout, collate
 from tuneline.training.tokens import IGNORED, TokenRow
 
+MAX_EXPONENT_NATS = 700.0  # math.exp overflows a little above
+
 
 class TokenTrainer(SFTTrainer):
     """Supervised training on next tokens (objectives sft and pretrain: they differ in their labels only).
@@ -107,8 +109,8 @@ class TokenTrainer(SFTTrainer):
         loss = nll_nats / n_targets
         self._weights.train()
         self.eval_seconds += time.perf_counter() - started
-        metrics = {"eval_loss": loss, "perplexity": math.exp(loss) if loss < 700 else math.inf}
         self._refuse_non_finite("validation loss", loss)
+        metrics = {"eval_loss": loss, "perplexity": math.exp(min(loss, MAX_EXPONENT_NATS))}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

@@ -25,6 +25,7 @@ def token_metrics(train: Tokenized, val: Tokenized) -> dict[str, float | int]:
         "row_tokens_max": lengths[-1],
         "n_truncated_rows": train.n_left_out(TOO_LONG) + val.n_left_out(TOO_LONG),
         "truncated_fraction": train.truncated_fraction,
+        "left_out_fraction": train.left_out_fraction,
         "n_special_token_rows": train.n_left_out(SPECIAL_TOKEN) + val.n_left_out(SPECIAL_TOKEN),
     }
 

@@ -50,9 +50,18 @@ class Tokenized:
     @property
     def truncated_fraction(self) -> float:
         """Share of the examples that would have lost tokens to the length limit."""
-        n_truncated = self.n_left_out(TOO_LONG)
+        return self.n_left_out(TOO_LONG) / self._n_examples
+
+    @property
+    def left_out_fraction(self) -> float:
+        """Share of the examples that are not trained on, whatever the reason."""
+        return len(self.left_out) / self._n_examples
+
+    @property
+    def _n_examples(self) -> int:
+        """At least 1, to divide by."""
         n_kept = len({row.id.partition("#")[0] for row in self.rows})
-        return n_truncated / max(1, n_kept + len(self.left_out))
+        return max(1, n_kept + len(self.left_out))
 
 
 def tokenize(
@@ -78,16 +87,17 @@ def tokenize(
     return tokenized
 
 
-def check_truncation(tokenized: Tokenized, split: str, max_length_tokens: int, allowed_fraction: float) -> None:
-    """Raise `BudgetError` when more rows than allowed are too long."""
-    fraction = tokenized.truncated_fraction
+def check_left_out(tokenized: Tokenized, split: str, max_length_tokens: int, allowed_fraction: float) -> None:
+    """Raise `BudgetError` when more rows than allowed are not trained on."""
+    fraction = tokenized.left_out_fraction
     if fraction > allowed_fraction:
-        worst = next(row for row in tokenized.left_out if row.rule == TOO_LONG)
+        first = tokenized.left_out[0]
         raise BudgetError(
-            f"train.max_truncated_fraction: {fraction:.3g} of the {split} rows ({tokenized.n_left_out(TOO_LONG)}) are "
-            f"longer than max_length {max_length_tokens}, allowed is {allowed_fraction:g}; first: "
-            f"{worst.source}:{worst.line} ({worst.reason}); raise the phase's max_length, shorten the rows "
-            "(clean.length.max_chars), or allow more to be left out"
+            f"train.max_truncated_fraction: {fraction:.3g} of the {split} rows are left out "
+            f"({tokenized.n_left_out(TOO_LONG)} longer than max_length {max_length_tokens}, "
+            f"{tokenized.n_left_out(SPECIAL_TOKEN)} spelling a special token), allowed is {allowed_fraction:g}; first: "
+            f"{first.source}:{first.line} ({first.reason}); raise the phase's max_length, shorten the rows "
+            "(clean.length.max_chars), take such tokens out of the data, or allow more to be left out"
         )
 
 
@@ -103,7 +113,11 @@ def check_rows(tokenized: Tokenized, objective: Objective, splits: Path) -> None
 
 def write_tokens(path: Path, rows: Sequence[TokenRow]) -> None:
     """Write rows as Parquet, the same bytes for the same rows."""
-    columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names}
+    columns = {
+        "id": [row.id for row in rows],
+        "input_ids": [row.input_ids for row in rows],
+        "labels": [row.labels for row in rows],
+    }
     with atomic_file(path) as temporary:
         pq.write_table(pa.table(columns, schema=SCHEMA), temporary)
 
@@ -134,6 +148,7 @@ def _add_conversation(
         encoded = encode_conversation(tokenizer, example.messages)
         row = _row(example.id, encoded.input_ids, encoded.loss_mask)
         _check_targets(row, stop_token_ids)
+        _check_says_the_answer(tokenizer, example, row, stop_token_ids)
         _check_served_alike(tokenizer, example, row)
     if len(row.input_ids) > max_length_tokens:
         reason = f"{len(row.input_ids)} tokens, max_length is {max_length_tokens}"
@@ -183,6 +198,40 @@ def _check_targets(row: TokenRow, stop_token_ids: Sequence[int]) -> None:
         )
 
 
+def _check_says_the_answer(
+    tokenizer: PreTrainedTokenizerBase, example: Example, row: TokenRow, stop_token_ids: Sequence[int]
+) -> None:
+    """The last answer's targets must be its content and what ends a turn: nothing of the template's own."""
+    ids = row.input_ids[_start_of_last_answer(row) : _end_of_last_answer(row)]
+    trained = _without_end(tokenizer, ids, stop_token_ids)
+    content = [message.content for message in example.messages if message.role == "assistant"][-1].strip()
+    # through the tokenizer, which may normalise: é as one character or as two
+    expected = _decoded(tokenizer, tokenizer(content, add_special_tokens=False, verbose=False).input_ids)
+    if trained != expected:
+        raise ModelError(
+            f"row {row.id}: the chat template changes the answer: {_beginning(trained)} would be trained where the "
+            f"row says {_beginning(expected)}; set what switches that off in model.chat_template_kwargs (Qwen3: "
+            "enable_thinking: false), or mark the answer alone with {% generation %} in the template"
+        )
+
+
+def _without_end(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], stop_token_ids: Sequence[int]) -> str:
+    """Text of an answer's tokens up to those that end it, without white space around."""
+    ends = {*stop_token_ids, *tokenizer.all_special_ids}
+    kept = list(ids)
+    while kept and (kept[-1] in ends or not _decoded(tokenizer, kept[-1:])):
+        kept.pop()
+    return _decoded(tokenizer, kept)
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    return str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)).strip()
+
+
+def _beginning(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:40]}...")
+
+
 def _check_served_alike(tokenizer: PreTrainedTokenizerBase, example: Example, row: TokenRow) -> None:
     """The prompt that generation renders must be what stands before the answer in training."""
     if example.messages[-1].role != "assistant":
@@ -197,8 +246,13 @@ def _check_served_alike(tokenizer: PreTrainedTokenizerBase, example: Example, ro
 
 def _start_of_last_answer(row: TokenRow) -> int:
     """Position of the first token of the last trained run; one always exists, and never at 0."""
-    last_target = max(t for t, label in enumerate(row.labels) if label != IGNORED)
-    return 1 + max(t for t, label in enumerate(row.labels[:last_target]) if label == IGNORED)
+    before = row.labels[: _end_of_last_answer(row) - 1]
+    return 1 + max(t for t, label in enumerate(before) if label == IGNORED)
+
+
+def _end_of_last_answer(row: TokenRow) -> int:
+    """Position behind the last trained token."""
+    return 1 + max(t for t, label in enumerate(row.labels) if label != IGNORED)
 
 
 def _left_out(example: Example, rule: str, reason: str) -> Rejected:

@@ -87,14 +87,6 @@ class Sandbox:
     def close(self) -> None:
         self._connection.close()
 
-    def image(self) -> bytes:
-        """The whole database file: equal bytes before and after a statement prove that it wrote nothing."""
-        self._connection.set_authorizer(None)  # SQLite asks for the number of pages by a PRAGMA of its own
-        try:
-            return self._connection.serialize()
-        finally:
-            self._connection.set_authorizer(self._may_read)
-
     def run(self, sql: str, timeout_s: float, max_rows: int) -> Result | Failure:
         """The first `max_rows` rows of one statement, or why there are none."""
         self._refused = ""
@@ -174,7 +166,7 @@ def _kind(message: str) -> str:
 def _bounded(cursor: sqlite3.Cursor, max_rows: int) -> Iterator[Row]:
     size_bytes = 0
     for row in itertools.islice(cursor, max_rows):
-        size_bytes += sum(len(value) if isinstance(value, str | bytes) else 8 for value in row)
+        size_bytes += sum(8 + (len(value) if isinstance(value, str | bytes) else 0) for value in row)
         if size_bytes > MAX_RESULT_BYTES:
             raise ValueError(f"the result is too large: over {MAX_RESULT_BYTES} bytes")
         yield row

@@ -8,12 +8,21 @@ import sys
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from tuneline.errors import DataError
+from tuneline.evaluation.sql.messages import (
+    MAX_MESSAGE_BYTES,
+    encode,
+    outcome_as_json,
+    read_outcome,
+    read_problem,
+    read_request,
+)
 from tuneline.evaluation.sql.sandbox import Failure, Result, Sandbox, ScriptError
 
 GRACE_S = 0.5  # how long after a statement's own deadline the process is ended
+BUILD_TIMEOUT_S = 60.0  # for one script, with the start of the process
 # No multiprocessing.Process: that forks, with a copy of the model, or runs the caller's main module again.
 CHILD = "import sys; sys.path[:] = sys.argv[3:]; from tuneline.evaluation.sql import worker; worker.serve()"
 
@@ -47,15 +56,17 @@ class SqlWorker:
         pipe = self._pipe or self._start()
         try:
             self._build(pipe, query.script)
-            pipe.send(query)
-            answered = pipe.poll(self._timeout_s + GRACE_S)
-            answer = pipe.recv() if answered else Failure("time limit", "interrupted")
-        except (EOFError, OSError):
-            answered, answer = False, Failure("crash", "SQLite ended its process")
-        if not answered:
+            request = {"sql": query.sql, "script": str(query.script), "max_rows": query.max_rows}
+            return read_outcome(_ask(pipe, request, self._timeout_s + GRACE_S))
+        except TimeoutError:
             self.stop()
-        assert isinstance(answer, Result | Failure)
-        return answer
+            return Failure("time limit", "interrupted")
+        except (EOFError, OSError):
+            self.stop()
+            return Failure("crash", "SQLite ended its process")
+        except ValueError as error:
+            self.stop()
+            return Failure("crash", f"SQLite's process sent what is no answer: {error}")
 
     def stop(self) -> None:
         """End the child process; the next statement starts another."""
@@ -79,11 +90,22 @@ class SqlWorker:
     def _build(self, pipe: Connection, script: Path) -> None:
         if script in self._built:
             return
-        pipe.send(script)
-        problem = pipe.recv()
+        try:
+            problem = read_problem(_ask(pipe, {"build": str(script)}, BUILD_TIMEOUT_S))
+        except TimeoutError:
+            self.stop()
+            problem = f"it takes more than {BUILD_TIMEOUT_S:g} seconds"
         if problem is not None:
             raise DataError(f"{script}: not a script SQLite can run: {problem}; fix the CREATE TABLE and INSERT there")
         self._built.add(script)
+
+
+def _ask(pipe: Connection, request: dict[str, object], timeout_s: float) -> bytes:
+    """The child's answer. Raises `TimeoutError`, or another `OSError` when the child ended or sends too much."""
+    pipe.send_bytes(encode(request))
+    if not pipe.poll(timeout_s):
+        raise TimeoutError
+    return pipe.recv_bytes(MAX_MESSAGE_BYTES)
 
 
 def serve() -> None:
@@ -91,22 +113,27 @@ def serve() -> None:
     pipe, timeout_s = Connection(int(sys.argv[1])), float(sys.argv[2])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no byte into any file, whatever SQLite does
-    databases: dict[Path, Sandbox] = {}
+    databases: dict[str, Sandbox] = {}
     try:
         while True:
-            match pipe.recv():
-                case Query() as query:
-                    pipe.send(databases[query.script].run(query.sql, timeout_s, query.max_rows))
-                case script:
-                    pipe.send(_build_database(databases, script))
+            pipe.send_bytes(encode(_answer(databases, read_request(pipe.recv_bytes()), timeout_s)))
     except (EOFError, ConnectionError):
         return
 
 
-def _build_database(databases: dict[Path, Sandbox], script: Path) -> str | None:
+def _answer(databases: dict[str, Sandbox], request: dict[str, Any], timeout_s: float) -> dict[str, object]:
+    match request:
+        case {"build": script}:
+            return {"problem": _build_database(databases, script)}
+        case {"sql": sql, "script": script, "max_rows": max_rows}:
+            return outcome_as_json(databases[script].run(sql, timeout_s, max_rows))
+    raise AssertionError(f"the parent asks for {request}")
+
+
+def _build_database(databases: dict[str, Sandbox], script: str) -> str | None:
     """None when the database is ready, otherwise what is wrong with its script."""
     try:
-        databases[script] = Sandbox(script.read_text(encoding="utf-8"))
+        databases[script] = Sandbox(Path(script).read_text(encoding="utf-8"))
     except (ScriptError, OSError, UnicodeError) as error:
         return str(error)
     return None
