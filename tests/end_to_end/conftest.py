@@ -28,10 +28,16 @@ def clone(folder: Path) -> Path:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
-    for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-q", "-m", "clone"]):
-        subprocess.run(["git", *command], cwd=folder, check=True)
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    commit(folder, "clone")
     return folder
+
+
+def commit(folder: Path, message: str) -> None:
+    """Commit everything in the git repository `folder`."""
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
+    for command in (["add", "-A"], [*identity, "commit", "-q", "-m", message]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
 
 
 def runner(folder: Path) -> Run:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import Run, clone, runner
+from tests.end_to_end.conftest import Run, clone, commit, runner
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
@@ -92,6 +92,21 @@ def test_a_variation_of_training_reruns_no_data_stage(experiment: Path, tmp_path
     assert ran == {"guard", "train@sft"}
     changed = json.loads(run("dvc", "params", "diff", "--json").stdout)["params.yaml"]
     assert changed["lora.r"] == {"old": 16, "new": 32, "diff": 16}
+
+
+def test_a_colleague_pulls_every_result_and_has_nothing_to_run(experiment: Path, tmp_path: Path) -> None:
+    shutil.copytree(experiment, tmp_path / "mine", symlinks=True)
+    mine, theirs = runner(tmp_path / "mine"), runner(tmp_path / "theirs")
+    mine("dvc", "remote", "add", "-d", "store", str(tmp_path / "store"))
+    mine("dvc", "push")
+    commit(tmp_path / "mine", "results")
+    mine("git", "clone", "-q", str(tmp_path / "mine"), str(tmp_path / "theirs"))
+    theirs("dvc", "pull")
+    assert "Running stage" not in theirs("dvc", "repro").stdout
+    shipped = sorted((experiment / "models/deploy").iterdir())
+    assert [path.read_bytes() for path in shipped] == [
+        (tmp_path / "theirs/models/deploy" / path.name).read_bytes() for path in shipped
+    ]
 
 
 def test_two_fresh_clones_give_the_same_adapter(tmp_path: Path) -> None:
