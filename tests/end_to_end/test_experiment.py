@@ -27,9 +27,8 @@ def test_tuning_teaches_the_task_that_the_base_cannot_do(experiment: Path) -> No
 
 
 def test_quantised_models_keep_the_score(experiment: Path) -> None:
-    tuned = metrics(experiment, "evaluate.json")["tuned_execution_accuracy"]
-    assert metrics(experiment, "verify/q8_0.json")["execution_accuracy"] >= tuned - 0.01
-    assert metrics(experiment, "verify/q4_k_m.json")["execution_accuracy"] >= tuned - 0.03
+    assert metrics(experiment, "verify/q8_0.json")["execution_accuracy_drop"] <= 0.01
+    assert metrics(experiment, "verify/q4_k_m.json")["execution_accuracy_drop"] <= 0.03
 
 
 def test_every_row_is_accounted_for(experiment: Path) -> None:

@@ -55,3 +55,8 @@ def test_task_without_execution_drops_in_exact_match() -> None:
     metrics = loss_metrics([right, wrong], [wrong, wrong], 0.95)
     assert metrics["exact_match_drop"] == -0.5
     assert not [key for key in metrics if "execution" in key]
+
+
+def test_a_drop_of_one_in_a_hundred_is_within_a_budget_of_one_point() -> None:
+    metrics = loss_metrics([RIGHT] * 84 + [WRONG] * 16, [RIGHT] * 85 + [WRONG] * 15, 0.95)
+    assert metrics["execution_accuracy_drop"] <= 0.01
