@@ -37,7 +37,7 @@ check: setup ## Lint, types and the fast tests (seconds)
 	ruff check
 	ruff format --check
 	mypy
-	pytest -m 'not slow and not gpu'
+	pytest -n auto --dist loadfile -m 'not slow and not gpu'
 
 .PHONY: test
 test: check ## Everything that check does, then the slow tests: training, llama.cpp, a real `dvc repro` (minutes)

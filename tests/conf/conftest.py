@@ -55,7 +55,7 @@ def choices(conf: Path, defaults: Choices) -> dict[str, list[str]]:
 @pytest.fixture(scope="session")
 def by_hand(conf: Path, defaults: Choices, by_hydra: Callable[..., Values]) -> Callable[[Choices], Values]:
     """`by_hand({"method": "full"})`: the defaults with other choices, merged file by file."""
-    by_hydra()  # registers the resolvers
+    digest = by_hydra()["conf_digest"]  # and registers the resolvers
     loaded: dict[tuple[str, str], DictConfig] = {}
 
     def part(group: str, choice: str) -> DictConfig:
@@ -66,7 +66,7 @@ def by_hand(conf: Path, defaults: Choices, by_hydra: Callable[..., Values]) -> C
             loaded[group, choice] = DictConfig(content if is_global else {group: content})
         return loaded[group, choice]
 
-    top = OmegaConf.create({"seed": 42, "conf_digest": "${conf_digest:}"})
+    top = OmegaConf.create({"seed": 42, "conf_digest": digest})
 
     def merged(changes: Choices) -> Values:
         parts = [part(group, choice) for group, choice in {**defaults, **changes}.items()]

@@ -10,7 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the configuration to train with")
     parser.add_argument("--phase", required=True, help="a phase of the recipe, such as sft")
     parser.add_argument("--tokens", type=Path, required=True, help="what its inspect stage wrote: data/tokens/sft")
-    parser.add_argument("--steps", type=int, default=20, help="optimizer steps per training")
+    parser.add_argument("--steps", type=int, default=80, help="steps per training; few measure the start (80)")
     parser.add_argument("--repeats", type=int, default=3, help="trainings per loop, in turn; the median counts")
 
 
