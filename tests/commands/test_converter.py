@@ -28,15 +28,19 @@ def archive(tmp_path: Path) -> Path:
     return archive_with(tmp_path / "source.tar.gz", [*names, "llama_cpp_python-1.2.3/README.md"])
 
 
-def test_only_the_converter_is_unpacked_with_its_version(
-    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def unpacked(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which the archive's converter was put, beside a runtime of its version."""
     monkeypatch.setattr(converter, "version", lambda name: "1.2.3")
     into = tmp_path / "share"
     converter.execute(argparse.Namespace(version="1.2.3", archive=archive, into=into))
-    files = {path.relative_to(into).as_posix() for path in into.rglob("*") if path.is_file()}
+    return into
+
+
+def test_only_the_converter_is_unpacked_with_its_version(unpacked: Path) -> None:
+    files = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
     assert files == {"VERSION", "convert_hf_to_gguf.py", "conversion/llama.py", "gguf-py/gguf/__init__.py"}
-    assert (into / "VERSION").read_text() == "1.2.3\n"
+    assert (unpacked / "VERSION").read_text() == "1.2.3\n"
 
 
 def test_another_version_than_the_runtimes_is_refused(
@@ -61,11 +65,8 @@ def damaged(path: Path, whole: Path, n_bytes: int) -> Path:
 
 
 def test_an_archive_that_cannot_be_used_is_one_line_and_leaves_the_old_converter(
-    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    archive: Path, unpacked: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(converter, "version", lambda name: "1.2.3")
-    into = tmp_path / "share"
-    converter.execute(argparse.Namespace(version="1.2.3", archive=archive, into=into))
     unusable = {
         tmp_path / "nothing.tar.gz": "cannot be unpacked",
         damaged(tmp_path / "cut.tar.gz", archive, 200): "cannot be unpacked",
@@ -74,9 +75,9 @@ def test_an_archive_that_cannot_be_used_is_one_line_and_leaves_the_old_converter
     }
     for path, message in unusable.items():
         with pytest.raises(EnvironmentProblem, match=f"{path.name}: {message}") as caught:
-            converter.execute(argparse.Namespace(version="1.2.3", archive=path, into=into))
+            converter.execute(argparse.Namespace(version="1.2.3", archive=path, into=unpacked))
         assert "\n" not in str(caught.value)
-        assert (into / "convert_hf_to_gguf.py").is_file()
+        assert (unpacked / "convert_hf_to_gguf.py").is_file()
 
 
 def test_only_the_runtime_itself_has_to_come_as_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,10 +18,10 @@ stages:
     deps: [conf, params.yaml]
     outs: [data/guard.txt]
   root:
-    cmd: mkdir -p data/root && cp params.yaml data/root/copy
+    cmd: mkdir -p data/copied && cp params.yaml data/copied/copy
     deps: [data/guard.txt]
     params: [lora]
-    outs: [data/root]
+    outs: [data/copied]
 """
 SETTINGS = ("core.analytics false", "core.check_update false", "hydra.enabled true", "hydra.plugins_path conf/plugins")
 
@@ -31,7 +31,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.copy = folder / "data/root/copy"
+        self.copy = folder / "data/copied/copy"
 
     def run(self, *words: str, fails: bool = False) -> str:
         """Run a command in the folder; returns what it printed."""

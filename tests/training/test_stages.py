@@ -71,7 +71,6 @@ def inspect(monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
         "inspect",
         phase=phase,
         splits="data/splits",
-        base="models/base/tiny",
         out=f"data/tokens/{phase}",
         metrics=f"reports/inspect/{phase}.json",
         preview=f"reports/inspect/{phase}.md",

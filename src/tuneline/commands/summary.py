@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tuneline.config.params import read_params
-from tuneline.config.schema import EvalTask, Params
+from tuneline.config.schema import EvalTask, Params, model_title
 from tuneline.errors import DataError
 from tuneline.evaluation.names import interval_names
 
@@ -86,12 +86,13 @@ def table(params: Params, rows: list[System], n_examples: float | None) -> Table
 def look_at(params: Params, reports: Path) -> list[str]:
     """The files worth opening first, of those that are there."""
     final = params.recipe.final
+    load = f"ollama create {model_title(params.model, params.data, params.method)} -f models/deploy/Modelfile"
     files = {
         f"{reports}/evaluate.png": "base against tuned, and what went wrong",
         f"{reports}/train/{final}.png": "the loss curve",
         f"{reports}/inspect/{final}.md": "what the model was trained on, token by token",
         "data/predictions/models/tuned.jsonl": "every answer, with its error",
-        "models/deploy": f"the packaged model ({params.export.package}): {_ollama_command(params)}",
+        "models/deploy": f"the packaged model ({params.export.package}): {load}",
     }
     present = {name: remark for name, remark in files.items() if Path(name).exists()}
     width = max(map(len, present), default=0)
@@ -108,12 +109,6 @@ def try_next(params: Params) -> list[str]:
     }
     width = max(map(len, commands))
     return ["Try next", *(f"  {command:<{width}}  {remark}" for command, remark in commands.items())]
-
-
-def _ollama_command(params: Params) -> str:
-    """With the name that the model card gives the model."""
-    name = f"{params.model.name}-{params.data.name}-{params.method.name}"
-    return f"ollama create {name} -f models/deploy/Modelfile"
 
 
 def held_out_size(reports: Path) -> float | None:

@@ -339,3 +339,8 @@ class Params(Strict):
     merge: MergeConfig
     export: ExportConfig
     tracking: TrackingConfig
+
+
+def model_title(model: ModelConfig, data: DataConfig, method: MethodConfig) -> str:
+    """What a packaged model is called: in its card, its file's name and the commands that load it."""
+    return f"{model.name}-{data.name}-{method.name}"

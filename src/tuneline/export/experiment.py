@@ -19,6 +19,7 @@ from tuneline.config.schema import (
     RecipeConfig,
     SplitConfig,
     TrainConfig,
+    model_title,
 )
 
 
@@ -43,7 +44,7 @@ class Experiment:
 
     @property
     def title(self) -> str:
-        return f"{self.model.name}-{self.data.name}-{self.method.name}"
+        return model_title(self.model, self.data, self.method)
 
     @property
     def gguf_name(self) -> str:

@@ -12,7 +12,7 @@ from tuneline.training.tokens import check_left_out, check_rows, tokenize, write
 
 def main() -> None:
     """Read the splits, write tokens, figures and a preview."""
-    args = stage_arguments(__doc__, "splits", "base", "out", "metrics", "preview", names=("phase",))
+    args = stage_arguments(__doc__, "splits", "out", "metrics", "preview", names=("phase",))
     params = read_params(args.params)
     phase, allowed_fraction = params.recipe.phases[args.phase], params.train.max_truncated_fraction
     tokenizer = load_tokenizer(params.model)
