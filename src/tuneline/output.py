@@ -39,6 +39,22 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path` for files that nobody keeps; removed at the end, whatever happens.
+
+    One that a killed run left behind is removed first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.scratch")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
 def _replace_folder(path: Path, new: Path) -> None:
     """Move `new` to `path`; no system does that in one step when `path` is a folder with files."""
     aside = path.with_name(f".{path.name}.previous")

@@ -40,6 +40,8 @@ def expected_keys(choices: Choices) -> set[str]:
         keys.add("split.test_fraction")
     if choices["data"] == "own_jsonl" and choices["eval"] == "text_to_sql":
         keys.add("eval.task")
+    if choices["data"] == "own_jsonl" and choices["augment"] == "paraphrase":
+        keys.add("augment.jobs[0].source")
     return keys
 
 
@@ -47,7 +49,13 @@ def all_combinations(choices: dict[str, list[str]]) -> Iterator[Choices]:
     return (dict(zip(choices, row, strict=True)) for row in product(*choices.values()))
 
 
-ALONE = ("data", "clean", "split", "eval")  # groups whose files hold no interpolation: their sections never vary
+ALONE = (
+    "data",
+    "clean",
+    "augment",
+    "split",
+    "eval",
+)  # groups whose files hold no interpolation: their sections never vary
 
 
 def test_groups_that_stand_alone_refer_to_nothing(conf: Path) -> None:

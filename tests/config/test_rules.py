@@ -38,7 +38,20 @@ PHASE = {
     "packing": True,
 }
 BUDGET = {"kl_mean_nats": 0.1, "top1_agreement": 0.9, "execution_accuracy_drop": 0.1}
-SOURCE = {"name": "extra", "path": "data/raw/text_to_sql/x.jsonl", "hub": None, "format": "auto", "role": "pool"}
+SOURCE: dict[str, Any] = {
+    "name": "extra",
+    "path": "data/raw/text_to_sql/x.jsonl",
+    "hub": None,
+    "format": "auto",
+    "role": "pool",
+    "columns": {},
+    "system_prompt": None,
+    "task_prefix": None,
+    "weight": None,
+    "count": None,
+}
+REPLAY = {**SOURCE, "name": "old", "role": "replay"}
+HELD_OUT = {**SOURCE, "name": "held_out", "role": "test"}
 DEVICE_4BIT_CPU = {"hardware.device": "cpu", "hardware.precision": "bf16"}
 
 ALLOWED = {
@@ -66,6 +79,17 @@ ALLOWED = {
         "data.sources.1.path": None,
         "data.sources.1.hub": HUB_DATA,
     },
+    "weights": {
+        "data.sources": [{**SOURCE, "weight": 0.5}, {**SOURCE, "name": "b", "weight": 0.0}, HELD_OUT],
+        "data.mixture.n_rows": 100,
+    },
+    "a count": {"data.sources.0.count": 5},
+    "replay": {"data.sources": [SOURCE, REPLAY, HELD_OUT], "data.mixture.replay_fraction": 0.1},
+    "weighted replay": {
+        "data.sources": [SOURCE, {**REPLAY, "weight": 2.0}, {**REPLAY, "name": "c", "weight": 1.0}, HELD_OUT],
+        "data.mixture.replay_fraction": 0.1,
+    },
+    "a benchmark": {"data.sources": [SOURCE, {**HELD_OUT, "name": "b", "role": "benchmark"}, HELD_OUT]},
 }
 
 
@@ -135,6 +159,50 @@ REFUSED = {
         "data.tracked_path: 'data/raw/text_to_sql', allowed for hub datasets",
     ),
     "nothing to train on": ({"data.sources": [{**SOURCE, "role": "test"}]}, "data.sources: nothing to train on"),
+    "nothing to train on but replay": (
+        {"data.sources": [REPLAY, HELD_OUT], "data.mixture.replay_fraction": 0.5},
+        "data.sources: nothing to train on",
+    ),
+    "weight and count": (
+        {"data.sources.0.weight": 1.0, "data.sources.0.count": 5},
+        "data.sources[0]: weight and count both set",
+    ),
+    "weight of test rows": (
+        {"data.sources.1.weight": 1.0},
+        "data.sources[1].weight: 1.0, allowed with role test is null",
+    ),
+    "count of benchmark rows": (
+        {"data.sources": [SOURCE, {**HELD_OUT, "name": "b", "role": "benchmark", "count": 7}, HELD_OUT]},
+        "data.sources[1].count: 7, allowed with role benchmark is null",
+    ),
+    "weights that sum to zero": (
+        {"data.sources": [{**SOURCE, "weight": 0.0}, HELD_OUT]},
+        "data.sources: the weights with role pool sum to 0, allowed is more; raise one or set all to null",
+    ),
+    "a total of nothing weighted": ({"data.mixture.n_rows": 5}, "data.mixture.n_rows: 5, allowed is null"),
+    "a share of no replay": (
+        {"data.mixture.replay_fraction": 0.1},
+        "data.mixture.replay_fraction: 0.1, allowed is 0.0 when no source has role replay",
+    ),
+    "replay without a share": (
+        {"data.sources": [SOURCE, REPLAY, HELD_OUT]},
+        "data.mixture.replay_fraction: 0.0, allowed is more than 0 when a source has role replay (old)",
+    ),
+    "a count of replay rows": (
+        {"data.sources": [SOURCE, {**REPLAY, "count": 3}, HELD_OUT], "data.mixture.replay_fraction": 0.1},
+        "data.sources[1].count: 3, allowed with role replay is null",
+    ),
+    "replay weights of zero": (
+        {"data.sources": [SOURCE, {**REPLAY, "weight": 0.0}, HELD_OUT], "data.mixture.replay_fraction": 0.1},
+        "data.sources: the weights with role replay sum to 0",
+    ),
+    "replay half weighted": (
+        {
+            "data.sources": [SOURCE, {**REPLAY, "weight": 1.0}, {**REPLAY, "name": "c"}, HELD_OUT],
+            "data.mixture.replay_fraction": 0.1,
+        },
+        "data.sources: some with role replay have a weight, allowed is all or none",
+    ),
     "no test rows": ({"data.sources": [SOURCE]}, "split.test_fraction: 0.0, allowed is more than 0"),
     "test rows twice": ({"split.test_fraction": 0.1}, "split.test_fraction: 0.1, allowed is 0.0"),
     "nothing left to train on": (

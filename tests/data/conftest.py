@@ -1,55 +1,93 @@
-"""What the tests of this room share: sections as the schema has them, and a source made of bytes."""
+"""What the tests of this room share: sections of conf/, sources, and what comes of ingesting them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
-from tuneline.config.schema import (
-    CleanConfig,
-    LengthRuleConfig,
-    PiiRuleConfig,
-    RuleConfig,
-    SourceConfig,
-    SourceFormat,
-    SplitConfig,
-)
-from tuneline.data.ingesting import Additions, Ingested, ingest
+from tuneline.config.schema import CleanConfig, SourceConfig, SourceFormat, SplitConfig
+from tuneline.data.ingesting import Outputs, ingest
+from tuneline.data.opening import Additions
+from tuneline.data.records import Example, Rejected, read_examples, read_rejected
 
-IngestBytes = Callable[..., Ingested]
+_CONF = Path(__file__).resolve().parents[2] / "conf"
+_OPTIONS: dict[str, Any] = {
+    **{"path": None, "hub": None, "format": "auto", "role": "pool", "columns": {}},
+    **{"system_prompt": None, "task_prefix": None, "weight": None, "count": None},
+}
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What came out of sources."""
+
+    examples: list[Example]
+    rejected: list[Rejected]
+    notes: list[str]
+
+    @property
+    def reasons(self) -> list[str]:
+        return [row.reason for row in self.rejected]
+
+
+IngestSources = Callable[..., Collected]
+IngestBytes = Callable[..., Collected]
+MakeSource = Callable[..., SourceConfig]
 
 
 @pytest.fixture
 def all_rules() -> CleanConfig:
-    on = RuleConfig(enabled=True)
-    return CleanConfig(
-        encoding=on,
-        empties=on,
-        length=LengthRuleConfig(enabled=True, min_chars=1, max_chars=400),
-        refusals=on,
-        pii=PiiRuleConfig(enabled=True, action="redact"),
-        exact_duplicates=on,
-        near_duplicates=on,
-        max_rejected_fraction=0.5,
-    )
-
-
-@pytest.fixture
-def pool_and_test() -> list[SourceConfig]:
-    return [
-        SourceConfig(name="pool", path="pool.jsonl", hub=None, format="auto", role="pool"),
-        SourceConfig(name="more", path="more.jsonl", hub=None, format="auto", role="pool"),
-        SourceConfig(name="test", path="test.jsonl", hub=None, format="auto", role="test"),
-    ]
+    return CleanConfig.model_validate(OmegaConf.to_container(OmegaConf.load(_CONF / "clean/strict.yaml")))
 
 
 @pytest.fixture
 def splitting() -> SplitConfig:
-    return SplitConfig(val_fraction=0.2, test_fraction=0.0, salt="tuneline", on_contamination="drop")
+    section = SplitConfig.model_validate(OmegaConf.to_container(OmegaConf.load(_CONF / "split/holdout.yaml")))
+    return section.model_copy(update={"val_fraction": 0.2, "test_fraction": 0.0})
+
+
+@pytest.fixture(scope="session")
+def make_source() -> MakeSource:
+    """A source called `own` from the keys that matter, the others as in conf/data/own_jsonl.yaml."""
+    return lambda name="own", **options: SourceConfig(name=name, **(_OPTIONS | options))
 
 
 @pytest.fixture
-def ingest_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> IngestBytes:
+def pool_and_test(make_source: MakeSource) -> list[SourceConfig]:
+    return [
+        make_source("pool", path="pool.jsonl"),
+        make_source("more", path="more.jsonl"),
+        make_source("test", path="test.jsonl", role="test"),
+    ]
+
+
+@pytest.fixture
+def ingest_sources(tmp_path: Path) -> IngestSources:
+    """Ingest sources below the working directory, through the files that the stage writes."""
+
+    def ingest_them(
+        *sources: SourceConfig,
+        meta_fields: Sequence[str] = (),
+        system_prompt: str | None = None,
+        n_workers: int = 1,
+    ) -> Collected:
+        outputs = Outputs(tmp_path / "out/examples.jsonl", tmp_path / "out/rejected.jsonl")
+        additions = Additions(tuple(meta_fields), system_prompt, Path())
+        done = ingest(sources, additions, outputs, n_workers, lambda rows, _: rows, lambda _: None)
+        examples, rejected = read_examples(outputs.examples), read_rejected(outputs.rejected)
+        assert (done.tally.n_kept, done.tally.n_rejected) == (len(examples), len(rejected))
+        return Collected(examples, rejected, done.notes)
+
+    return ingest_them
+
+
+@pytest.fixture
+def ingest_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_source: MakeSource, ingest_sources: IngestSources
+) -> IngestBytes:
     """Write bytes as rows.<extension> in an empty working directory and ingest them as source `own`."""
     monkeypatch.chdir(tmp_path)
 
@@ -59,10 +97,11 @@ def ingest_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> IngestBytes
         chosen: SourceFormat = "auto",
         meta_fields: Sequence[str] = (),
         system_prompt: str | None = None,
-    ) -> Ingested:
+        **options: Any,
+    ) -> Collected:
         path = Path(f"rows.{extension}")
         path.write_bytes(content)
-        source = SourceConfig(name="own", path=str(path), hub=None, format=chosen, role="pool")
-        return ingest([source], Additions(meta_fields, system_prompt), lambda rows, _: rows)
+        source = make_source(path=str(path), format=chosen, **options)
+        return ingest_sources(source, meta_fields=meta_fields, system_prompt=system_prompt)
 
     return ingest_them

@@ -5,12 +5,11 @@ from typing import Any, get_args
 
 import pytest
 
+from tests.data.conftest import Collected, IngestBytes
 from tuneline.config.schema import SourceFormat
 from tuneline.data.conversation import RowProblem, check_conversation, with_system_prompt
-from tuneline.data.formats import USED_KEYS, adapt
-from tuneline.data.ingesting import Ingested
-from tuneline.data.records import Message, Role
-from tuneline.data.settings import Format, FormatOrAuto
+from tuneline.data.formats import USED_KEYS, Content, Format, adapt
+from tuneline.data.records import Message, Role, ToolCall
 from tuneline.errors import DataError
 
 
@@ -50,12 +49,16 @@ GOOD: list[tuple[Format, dict[str, Any], tuple[Message, ...]]] = [
             "conversations": [
                 {"from": "system", "value": "s"},
                 {"from": "human", "value": "a"},
-                {"from": "function_call", "value": "f()"},
+                {"from": "function_call", "value": '{"name": "f", "arguments": {"x": 1}}'},
                 {"from": "observation", "value": "1"},
                 {"from": "gpt", "value": "b"},
             ]
         },
-        turns(("system", "s"), ("user", "a"), ("assistant", "f()"), ("tool", "1"), ("assistant", "b")),
+        (
+            *turns(("system", "s"), ("user", "a")),
+            Message("assistant", "", (ToolCall("f", {"x": 1}),)),
+            *turns(("tool", "1"), ("assistant", "b")),
+        ),
     ),
     (
         "sharegpt",
@@ -81,7 +84,67 @@ GOOD: list[tuple[Format, dict[str, Any], tuple[Message, ...]]] = [
         },
         turns(("system", "s"), ("user", "a"), ("assistant", "b")),
     ),
+    (
+        "sharegpt",
+        {"conversations": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+        turns(("user", "a"), ("assistant", "b")),
+    ),
+    (
+        "openai",
+        {
+            "messages": [
+                {"role": "user", "content": "a"},
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [
+                        {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": [1]}'}},
+                        {"id": "2", "type": "function", "function": {"name": "g", "arguments": {}}},
+                    ],
+                },
+                {"role": "tool", "tool_call_id": "1", "content": "2"},
+                {"role": "tool", "tool_call_id": "2", "content": "3"},
+                {"role": "assistant", "content": "b"},
+            ]
+        },
+        (
+            Message("user", "a"),
+            Message("assistant", "", (ToolCall("f", {"x": [1]}), ToolCall("g", {}))),
+            *turns(("tool", "2"), ("tool", "3"), ("assistant", "b")),
+        ),
+    ),
+    (
+        "openai",
+        {
+            "messages": [
+                {"role": "user", "content": "a"},
+                {"role": "assistant", "content": "hm", "function_call": {"name": "f", "arguments": "{}"}},
+                {"role": "function", "name": "f", "content": "1"},
+                {"role": "assistant", "content": "b"},
+            ]
+        },
+        (
+            Message("user", "a"),
+            Message("assistant", "hm", (ToolCall("f", {}),)),
+            *turns(("tool", "1"), ("assistant", "b")),
+        ),
+    ),
     ("prompt_completion", {"prompt": "a", "completion": "b"}, turns(("user", "a"), ("assistant", "b"))),
+    (
+        "prompt_completion",
+        {
+            "prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}],
+            "completion": [{"role": "assistant", "content": "b"}],
+        },
+        turns(("system", "s"), ("user", "a"), ("assistant", "b")),
+    ),
+    ("prompt", {"prompt": "a"}, turns(("user", "a"))),
+    ("prompt", {"messages": [{"role": "user", "content": "a"}]}, turns(("user", "a"))),
+    (
+        "prompt",
+        {"system": "s", "conversations": [{"from": "human", "value": "a"}]},
+        turns(("system", "s"), ("user", "a")),
+    ),
 ]
 
 
@@ -89,19 +152,21 @@ GOOD: list[tuple[Format, dict[str, Any], tuple[Message, ...]]] = [
 def test_a_row_becomes_the_conversation_it_means(
     chosen: Format, row: dict[str, Any], expected: tuple[Message, ...]
 ) -> None:
-    assert adapt(row, chosen) == (expected, None)
+    assert adapt(row, chosen) == Content(expected)
 
 
 @pytest.mark.parametrize(("chosen", "row", "expected"), GOOD)
 def test_auto_finds_the_format_by_its_keys_and_says_so(
-    chosen: Format, row: dict[str, Any], expected: tuple[Message, ...], ingest_bytes: Any
+    chosen: Format, row: dict[str, Any], expected: tuple[Message, ...], ingest_bytes: IngestBytes
 ) -> None:
-    ingested: Ingested = ingest_bytes(jsonl({**row, "id": 7}))
+    ingested: Collected = ingest_bytes(jsonl({**row, "id": 7}))
     assert ingested.examples[0].messages == expected
-    assert ingested.notes == [f"own: format {chosen} (found by its keys); keys left out: id"]
+    assert ingested.notes == [
+        f"own: format {chosen} (found by its keys); 1 of the first 1 rows look like it; keys left out: id"
+    ]
 
 
-def test_a_text_row_is_a_text_and_no_conversation(ingest_bytes: Any) -> None:
+def test_a_text_row_is_a_text_and_no_conversation(ingest_bytes: IngestBytes) -> None:
     (example,) = ingest_bytes(jsonl({"text": "once upon"})).examples
     assert (example.messages, example.text) == ((), "once upon")
 
@@ -148,7 +213,7 @@ BAD: list[tuple[Format, dict[str, Any], str]] = [
                 {"role": "assistant", "content": None, "tool_calls": [{}]},
             ]
         },
-        "message 2: tool calls are not supported yet",
+        "message 2: tool call 1: no 'arguments'",
     ),
     (
         "openai",
@@ -164,7 +229,66 @@ BAD: list[tuple[Format, dict[str, Any], str]] = [
     (
         "prompt_completion",
         {"prompt": [{"role": "user"}], "completion": "b"},
-        "prompt is a list; text is expected",
+        "message 1: no 'content'",
+    ),
+    (
+        "prompt_completion",
+        {"prompt": 1, "completion": "b"},
+        "prompt is a number; text, or a list of messages, is expected",
+    ),
+    ("html", {"html": "<html><body></body></html>"}, "the page has no main text"),
+    ("kto", {"prompt": "a", "completion": "b", "label": 1}, "label is a number; true or false is expected"),
+    ("kto", {"prompt": "a", "completion": "b"}, "no 'label'; the keys are: completion, prompt"),
+    ("kto", {"messages": [{"role": "user", "content": "a"}], "label": True}, "the last message is user's"),
+    ("prompt", {"text": "a"}, "no 'prompt'; the keys are: text"),
+    ("prompt", {"messages": []}, "there is no message"),
+    ("prompt", {"prompt": [{"role": "assistant", "content": "a"}]}, "message 1: assistant is first"),
+    ("preference", {"prompt": "a", "chosen": "b"}, "no 'rejected'"),
+    ("preference", {"prompt": "a", "chosen": "b", "rejected": "b"}, "chosen and rejected are equal"),
+    ("preference", {"prompt": "a", "chosen": "b", "rejected": []}, "rejected has no answer"),
+    ("preference", {"prompt": "a", "chosen": "b", "rejected": None}, "rejected is null; text, or a list of messages"),
+    ("preference", {"chosen": "b", "rejected": "c"}, "no 'prompt', and chosen is no dialogue"),
+    (
+        "preference",
+        {
+            "prompt": "other",
+            "chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+            "rejected": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}],
+        },
+        "prompt is not among the messages",
+    ),
+    (
+        "preference",
+        {
+            "prompt": "a",
+            "chosen": [{"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}],
+            "rejected": "d",
+        },
+        "chosen, message 2: user speaks",
+    ),
+    (
+        "preference",
+        {
+            "chosen": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d",
+            "rejected": "\n\nHuman: a\n\nAssistant: b\n\nHuman: C\n\nAssistant: e",
+        },
+        "chosen and rejected part at message 3, where no answer begins",
+    ),
+    ("sharegpt", {"conversations": [{"from": "function_call", "value": "f()"}]}, "message 1: function_call: not JSON"),
+    (
+        "sharegpt",
+        {"conversations": [{"from": "function_call", "value": '{"name": "f", "arguments": {"a": 1, "a": 2}}'}]},
+        "message 1: function_call: key 'a' occurs twice",
+    ),
+    (
+        "sharegpt",
+        {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "tools": "[1]"},
+        "tool 1 is a number; an object is expected",
+    ),
+    (
+        "openai",
+        {"messages": [{"role": "user", "content": "a", "tool_calls": [{"name": "f", "arguments": {}}]}]},
+        "message 1: user calls a tool",
     ),
     ("text", {"text": 5}, "text is a number; text is expected"),
 ]
@@ -172,9 +296,9 @@ BAD: list[tuple[Format, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("chosen", "row", "reason"), BAD)
 def test_a_row_that_does_not_fit_is_rejected_with_file_line_and_reason(
-    chosen: Format, row: dict[str, Any], reason: str, ingest_bytes: Any
+    chosen: Format, row: dict[str, Any], reason: str, ingest_bytes: IngestBytes
 ) -> None:
-    ingested: Ingested = ingest_bytes(jsonl(row), chosen=chosen)
+    ingested: Collected = ingest_bytes(jsonl(row), chosen=chosen)
     (rejected,) = ingested.rejected
     assert rejected.reason.startswith("rows.jsonl:1: ")
     assert reason in rejected.reason
@@ -221,48 +345,176 @@ def test_the_system_prompt_fills_in_only_where_none_is_given() -> None:
     assert with_system_prompt(turns(("system", ""), ("user", "a")), None) == asked
 
 
-def test_rows_of_another_format_in_the_file_are_rejected_not_guessed(ingest_bytes: Any) -> None:
+def test_rows_of_another_format_in_the_file_are_rejected_not_guessed(ingest_bytes: IngestBytes) -> None:
     good = {"prompt": "a", "completion": "b"}
-    ingested: Ingested = ingest_bytes(jsonl(good, {"text": "c"}, good | {"prompt": "d"}))
+    ingested: Collected = ingest_bytes(jsonl(good, {"text": "c"}, good | {"prompt": "d"}))
     assert [example.line for example in ingested.examples] == [1, 3]
     (rejected,) = ingested.rejected
     assert rejected.reason == "rows.jsonl:2: no 'prompt'; the keys are: text"
 
 
+ASKED, BETTER, WORSE = turns(("user", "a")), turns(("assistant", "b")), turns(("assistant", "c"))
+DIALOGUE = [{"role": "user", "content": "a"}]
+
+PAIRS: list[dict[str, Any]] = [
+    {"prompt": "a", "chosen": "b", "rejected": "c"},
+    {"instruction": "a", "input": "", "chosen": "b", "rejected": "c"},
+    {"prompt": DIALOGUE, "chosen": [{"role": "assistant", "content": "b"}], "rejected": "c"},
+    {"messages": DIALOGUE, "chosen": {"role": "assistant", "content": "b"}, "rejected": "c"},
+    {
+        "conversations": [{"from": "human", "value": "a"}],
+        "chosen": {"from": "gpt", "value": "b"},
+        "rejected": {"from": "gpt", "value": "c"},
+    },
+    {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"},
+    {
+        "prompt": "a",
+        "chosen": [*DIALOGUE, {"role": "assistant", "content": "b"}],
+        "rejected": [*DIALOGUE, {"role": "assistant", "content": "c"}],
+    },
+]
+
+
+@pytest.mark.parametrize("row", PAIRS)
+def test_a_preference_pair_is_found_and_read_however_it_is_written(
+    row: dict[str, Any], ingest_bytes: IngestBytes
+) -> None:
+    ingested = ingest_bytes(jsonl(row))
+    (example,) = ingested.examples
+    assert (example.messages, example.chosen, example.rejected) == (ASKED, BETTER, WORSE)
+    assert ingested.notes == ["own: format preference (found by its keys); 1 of the first 1 rows look like it"]
+
+
+def test_what_two_dialogues_have_in_common_is_the_prompt(ingest_bytes: IngestBytes) -> None:
+    common = "\n\nHuman: Human: really?\n\nAssistant: yes\nno\n\nHuman: a\n\nAssistant:"
+    (example,) = ingest_bytes(jsonl({"chosen": f"{common} b", "rejected": common})).examples
+    assert example.messages == turns(("user", "Human: really?"), ("assistant", "yes\nno"), ("user", "a"))
+    # an empty answer is kept here: the rule `empties` is for it
+    assert (example.chosen, example.rejected) == (BETTER, turns(("assistant", "")))
+
+
 @pytest.mark.parametrize(
     "row",
     [
-        {"prompt": "a", "chosen": "b", "rejected": "c"},
-        {"messages": [], "label": True},
+        {"messages": [*DIALOGUE, {"role": "assistant", "content": "b"}], "label": False},
+        {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "kto_tag": False},
+        {"instruction": "a", "input": "", "output": "b", "kto_tag": False},
         {"prompt": "a", "completion": "b", "label": False},
+        {"prompt": "a", "completion": "b", "label": "False"},
     ],
 )
-def test_auto_does_not_learn_from_answers_that_are_labelled_bad(row: dict[str, Any], ingest_bytes: Any) -> None:
-    with pytest.raises(DataError, match=r"rows\.jsonl:1: .*not supported yet"):
-        ingest_bytes(jsonl(row))
+def test_a_labelled_answer_is_found_and_never_learned_from_as_a_good_one(
+    row: dict[str, Any], ingest_bytes: IngestBytes
+) -> None:
+    ingested = ingest_bytes(jsonl(row))
+    (example,) = ingested.examples
+    assert (example.messages, example.label, example.kind) == (ASKED + BETTER, False, "labelled")
+    assert ingested.notes[0].startswith("own: format kto (found by its keys)")
 
 
-def test_unknown_keys_are_an_error_that_lists_the_formats(ingest_bytes: Any) -> None:
+def test_labels_that_may_mean_good_and_bad_reject_the_row_instead_of_being_ignored(ingest_bytes: IngestBytes) -> None:
+    ingested = ingest_bytes(jsonl({"prompt": "a", "completion": "b", "label": 0}))
+    assert (len(ingested.examples), len(ingested.rejected)) == (0, 1)
+    other = ingest_bytes(jsonl({"prompt": "a", "completion": "b", "label": "sports"}))
+    assert (other.examples[0].kind, other.notes[0][-22:]) == ("conversation", "; keys left out: label")
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("as_text", [False, True])
+def test_tools_have_one_form_behind_the_door(wrapped: bool, as_text: bool, ingest_bytes: IngestBytes) -> None:
+    bare = {"name": "f", "parameters": {"type": "object"}}
+    tools: Any = [{"type": "function", "function": bare} if wrapped else bare]
+    row = {"messages": [*DIALOGUE, {"role": "assistant", "content": "b"}]}
+    (example,) = ingest_bytes(jsonl(row | {"tools": json.dumps(tools) if as_text else tools})).examples
+    assert example.tools == ({"type": "function", "function": bare},)
+    assert ingest_bytes(jsonl(row | {"tools": ""})).examples[0].tools == ()
+
+
+def test_the_majority_of_the_first_rows_decides_and_the_others_are_rejected_with_the_reason(
+    ingest_bytes: IngestBytes,
+) -> None:
+    answered = {"messages": [*DIALOGUE, {"role": "assistant", "content": "b"}]}
+    ingested = ingest_bytes(jsonl({"messages": DIALOGUE}, answered, answered, {"text": "c"}))
+    assert [example.line for example in ingested.examples] == [2, 3]
+    assert ingested.reasons == [
+        "rows.jsonl:1: the last message is user's; a conversation ends with assistant, whose answer is learned",
+        "rows.jsonl:4: no 'messages'; the keys are: text",
+    ]
+    assert ingested.notes[0].startswith("own: format openai (found by its keys); 2 of the first 4 rows look like it")
+
+
+def test_columns_give_the_rows_own_names_to_the_format(ingest_bytes: IngestBytes) -> None:
+    row = {"question": "a", "answer": "b", "prompt": "not this", "more": 1}
+    ingested = ingest_bytes(jsonl(row), columns={"prompt": "question", "completion": "answer"}, meta_fields=["more"])
+    (example,) = ingested.examples
+    assert (example.messages, example.meta) == (ASKED + BETTER, {"more": 1})
+    assert ingested.notes[0].endswith("; keys left out: prompt")
+
+
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        ({"prompt": "query"}, r"data\.sources\[0\]\.columns\.prompt: 'query' is in none of the first rows"),
+        (
+            {"question": "a"},
+            r"data\.sources\[0\]\.columns: 'question' is no key of format .*; allowed: completion",
+        ),
+    ],
+)
+def test_a_column_that_nothing_reads_or_no_row_has_is_an_error(
+    columns: dict[str, str], problem: str, ingest_bytes: IngestBytes
+) -> None:
+    with pytest.raises(DataError, match=problem):
+        ingest_bytes(jsonl({"prompt": "a", "completion": "b", "a": "c"}), columns=columns, chosen="prompt_completion")
+
+
+def test_system_prompt_and_task_prefix_of_the_source_go_before_every_kind(ingest_bytes: IngestBytes) -> None:
+    options = {"system_prompt": "source's", "task_prefix": "Task: "}
+    begin = turns(("system", "source's"), ("user", "Task: a"))
+    row = {"prompt": "a", "completion": "b"}
+    (example,) = ingest_bytes(jsonl(row), **options).examples
+    assert example.messages == begin + BETTER
+    (pair,) = ingest_bytes(jsonl(PAIRS[0]), **options).examples
+    assert pair.messages == begin
+    assert ingest_bytes(jsonl(row), system_prompt="all's").examples[0].messages[0].content == "all's"
+    assert ingest_bytes(jsonl({"text": "a"}), **options).examples[0].text == "a"
+
+
+def test_a_web_page_gives_its_main_text_without_menu_and_footer(ingest_bytes: IngestBytes) -> None:
+    said = "Bread is baked slowly, with flour, water, a little salt and a lot of patience on cold mornings."
+    page = f"""<html><head><title>Bread</title></head><body><nav><a href="/">Home</a> <a href="/b">Our menu</a></nav>
+    <article><h1>Bread</h1><p>{said}</p><p>{said[::-1]}</p></article><footer>Imprint</footer></body></html>"""
+    (example,) = ingest_bytes(jsonl({"html": page, "url": "x"})).examples
+    assert example.text is not None
+    assert said in example.text
+    assert not {"Our menu", "Imprint", "<p>"} & {
+        part for part in ("Our menu", "Imprint", "<p>") if part in example.text
+    }
+    (same,) = ingest_bytes(page.encode(), "html").examples
+    assert same.text == example.text
+
+
+def test_unknown_keys_are_an_error_that_lists_the_formats(ingest_bytes: IngestBytes) -> None:
     with pytest.raises(DataError, match=r"rows\.jsonl:1: the keys answer, question fit no known format.*alpaca"):
         ingest_bytes(jsonl({"question": "a", "answer": "b"}))
 
 
-def test_a_file_whose_first_rows_cannot_be_read_is_an_error_with_the_first_reason(ingest_bytes: Any) -> None:
+def test_a_file_whose_first_rows_cannot_be_read_is_an_error_with_the_first_reason(ingest_bytes: IngestBytes) -> None:
     with pytest.raises(DataError, match=r"rows\.jsonl:1: the row is null"):
         ingest_bytes(b"null\n")
 
 
-def test_meta_fields_are_carried_untouched_where_present(ingest_bytes: Any) -> None:
+def test_meta_fields_are_carried_untouched_where_present(ingest_bytes: IngestBytes) -> None:
     rows = [{"text": "a", "database": {"b": [1, None]}}, {"text": "c"}]
     first, second = ingest_bytes(jsonl(*rows), meta_fields=["database"]).examples
     assert (first.meta, second.meta) == ({"database": {"b": [1, None]}}, {})
 
 
-def test_a_meta_field_that_no_row_has_is_an_error(ingest_bytes: Any) -> None:
+def test_a_meta_field_that_no_row_has_is_an_error(ingest_bytes: IngestBytes) -> None:
     with pytest.raises(DataError, match=r"data\.meta_fields: 'databse' is in no row"):
         ingest_bytes(jsonl({"text": "a", "database": "b"}), meta_fields=["databse"])
 
 
 def test_schema_and_room_know_the_same_formats() -> None:
-    assert get_args(SourceFormat) == get_args(FormatOrAuto) == ("auto", *get_args(Format))
+    assert get_args(SourceFormat) == ("auto", *get_args(Format))
     assert set(USED_KEYS) == set(get_args(Format))

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tuneline.config.schema import HubDatasetConfig, SourceConfig
+from tests.data.conftest import IngestSources, MakeSource
+from tuneline.config.schema import HubDatasetConfig
 from tuneline.data.hub import read_hub
-from tuneline.data.ingesting import Additions, ingest
 from tuneline.data.rows import BadRow, Row
 from tuneline.errors import DataError
 
@@ -50,14 +50,16 @@ def test_exactly_the_pinned_revision_configuration_and_split_are_loaded(monkeypa
     assert hub.asked == [("org/chats", {"name": "de", "split": "train", "revision": PINNED.revision})]
 
 
-def test_hub_rows_become_examples_like_rows_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_rows_become_examples_like_rows_of_a_file_and_are_loaded_once(
+    monkeypatch: pytest.MonkeyPatch, make_source: MakeSource, ingest_sources: IngestSources
+) -> None:
     rows: list[dict[str, Any]] = [{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": None}]
-    FakeHub(rows).install(monkeypatch)
-    source = SourceConfig(name="chats", path=None, hub=PINNED, format="auto", role="pool")
-    ingested = ingest([source], Additions((), None), lambda rows, _: rows)
+    hub = FakeHub(rows).install(monkeypatch)
+    ingested = ingest_sources(make_source("chats", hub=PINNED))
+    assert len(hub.asked) == 1
     assert [example.line for example in ingested.examples] == [1]
     assert [row.reason for row in ingested.rejected] == [
-        "org/chats@0123456789ab:2: completion is null; text is expected"
+        "org/chats@0123456789ab:2: completion is null; text, or a list of messages, is expected"
     ]
 
 

@@ -5,7 +5,20 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = ("torch", "transformers", "datasets", "pyarrow", "pandas", "numpy", "hydra", "rich")
+HEAVY = (
+    "torch",
+    "transformers",
+    "datasets",
+    "pyarrow",
+    "pandas",
+    "hydra",
+    "rich",
+    "rensa",
+    "ftfy",
+    "trafilatura",
+    "ray",
+    "openai",
+)
 
 
 def test_the_room_imports_nothing_heavy() -> None:

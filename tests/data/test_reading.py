@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import tracemalloc
 from decimal import Decimal
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tuneline.data import json_array
 from tuneline.data.reading import read_rows
 from tuneline.data.rows import MAX_ROW_BYTES, BadRow, Row
 from tuneline.errors import DataError
@@ -86,7 +88,7 @@ def test_a_bad_array_element_is_rejected_alone(name: str, tmp_path: Path) -> Non
         (b'[{"text": "a"},\n{"text": "b"}', 2),
         (b'[{"text": "a"},\n', 2),
         (b'[{"text": "a"}\n {"text": "b"}]', 2),
-        (b'[{"text": "a"}]\n[]', 1),
+        (b'[{"text": "a"}]\n[]', 2),
         (b'[{"text": "a"},\n{"text": "a\tb"}]', 2),
         (b'{"text": "a"}\n{"text": "b"}', 1),
     ],
@@ -104,8 +106,8 @@ def test_a_broken_array_is_an_error_with_its_line(content: bytes, line: int, tmp
         ('{"text": "a"}\n'.encode("utf-16"), "UTF-16"),
         ('{"text": "a"}\n'.encode("utf-16-be"), "zero byte"),
         ('{"text": "a"}\n'.encode("utf-32-le"), "zero byte"),
-        (b"\x1f\x8b\x08\x00rest", "gzip"),
-        (b"\x28\xb5\x2f\xfdrest", "zstd"),
+        (b"\x1f\x8b\x08\x00rest", r"gzip; let its name end in \.gz"),
+        (b"\x28\xb5\x2f\xfdrest", r"zstd; let its name end in \.zst"),
         (b"PK\x03\x04rest", "zip"),
         (b"PAR1rest", "Parquet"),
     ],
@@ -163,6 +165,72 @@ def test_array_rows_are_numbered_by_element_and_placed_by_line(tmp_path: Path) -
     first, second = rows_of(tmp_path, b'[\n{"a": 1,\n "b": 2},\n\n{"a": 3}\n]', "json")
     assert (first.line, first.place) == (1, f"{tmp_path}/rows.json:2")
     assert (second.line, second.place) == (2, f"{tmp_path}/rows.json:5")
+
+
+def test_one_object_is_a_file_with_one_row_wherever_its_lines_end(tmp_path: Path) -> None:
+    (row,) = rows_of(tmp_path, b'\n{"a": 1,\n "b": [2]}\n', "json")
+    assert isinstance(row, Row)
+    assert (row.line, row.place, row.value) == (1, f"{tmp_path}/rows.json:2", {"a": 1, "b": [2]})
+
+
+VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.dictionaries(st.text(max_size=3), VALUE, max_size=3), min_size=1, max_size=6), st.integers(1, 40))
+@pytest.mark.parametrize("indent", [None, 1])
+def test_an_array_gives_the_same_rows_through_a_window_of_any_size(
+    tmp_path_factory: pytest.TempPathFactory, indent: int | None, rows: list[dict[str, object]], n_chars: int
+) -> None:
+    text = json.dumps(rows, indent=indent, ensure_ascii=False)
+    path = tmp_path_factory.getbasetemp() / "window.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_array, "_WINDOW_CHARS", n_chars)
+        found = list(read_rows(path))
+    assert [row.value for row in found if isinstance(row, Row)] == rows
+    if indent == 1:  # then an element begins on a line of its own, at the only brace with one space before it
+        starts = [number for number, line in enumerate(text.split("\n"), 1) if line.startswith(" {")]
+        assert [row.place for row in found] == [f"{path}:{number}" for number in starts]
+
+
+def test_a_large_array_is_read_through_a_small_window(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    element = b'{"text": "' + b"a" * 10_000 + b'"}'
+    path.write_bytes(b"[" + b",".join([element] * 3000) + b"]")  # 30 MB on one line
+    tracemalloc.start()
+    n_rows = sum(isinstance(row, Row) for row in read_rows(path))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert n_rows == 3000
+    assert peak < 8 * 2**20
+
+
+def test_an_array_element_that_is_too_long_is_an_error_with_its_line(tmp_path: Path) -> None:
+    long = b'{"text": "' + b"a" * (2 * MAX_ROW_BYTES) + b'"}'
+    with pytest.raises(DataError, match=rf"rows\.json:2: .*an element of more than {MAX_ROW_BYTES} characters"):
+        rows_of(tmp_path, b"[" + GOOD + b",\n" + long + b",\n" + long + b"]", "json")
+
+
+def test_a_line_of_plain_text_is_a_row_and_a_page_is_one(tmp_path: Path) -> None:
+    text = b"first \xc3\xa9\r\n\n  second\nbad \xff\n"
+    first, second, bad = rows_of(tmp_path, text, "txt")
+    assert [(row.line, row.value) for row in (first, second) if isinstance(row, Row)] == [
+        (1, {"text": "first é"}),
+        (3, {"text": "  second"}),
+    ]
+    assert isinstance(bad, BadRow)
+    assert (bad.line, bad.reason, bad.raw) == (4, "byte 0xff at column 5 is not UTF-8", "bad \\xff")
+    (page,) = rows_of(tmp_path, "<p>é</p>\n<p>a</p>".encode(), "htm")
+    assert isinstance(page, Row)
+    assert (page.line, page.value) == (1, {"html": "<p>é</p>\n<p>a</p>"})
+    (latin,) = rows_of(tmp_path, "<p>é</p>".encode("latin-1"), "html")
+    assert isinstance(latin, BadRow)
+    assert "is not UTF-8" in latin.reason
 
 
 def test_csv_values_are_the_ones_the_standard_writer_wrote(tmp_path: Path) -> None:

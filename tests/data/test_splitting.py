@@ -1,22 +1,99 @@
 """The split: by hash of the prompt, so stable and without a prompt on two sides; test rows are kept from training."""
 
+import json
 import random
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuneline.config.schema import SourceConfig, SplitConfig
-from tuneline.data.contamination import group_key
-from tuneline.data.records import Example, Message, Role, make_example
-from tuneline.data.splitting import Splits, count_sides, place_on_unit_line, split
+from tuneline.config.schema import ContaminationConfig, MixtureConfig, SourceConfig, SplitConfig
+from tuneline.data.prompts import group_key
+from tuneline.data.records import (
+    Example,
+    Message,
+    Rejected,
+    Role,
+    make_example,
+    read_examples,
+    read_rejected,
+    write_examples,
+)
+from tuneline.data.sides import place_on_unit_line
+from tuneline.data.splitting import count_sides, divide, mix_training_rows, refuse_contamination, write_sides
 from tuneline.errors import DataError
 
-POOL = SourceConfig(name="pool", path="pool.jsonl", hub=None, format="auto", role="pool")
-TEST = SourceConfig(name="test", path="test.jsonl", hub=None, format="auto", role="test")
-GIVEN_TEST = SplitConfig(val_fraction=0.2, test_fraction=0.0, salt="tuneline", on_contamination="drop")
-HOLDOUT = SplitConfig(val_fraction=0.2, test_fraction=0.3, salt="tuneline", on_contamination="drop")
+
+def source(name: str, role: str = "pool", weight: float | None = None, count: int | None = None) -> SourceConfig:
+    return SourceConfig.model_validate(
+        {
+            **{"name": name, "path": f"{name}.jsonl", "hub": None, "format": "auto", "role": role, "columns": {}},
+            **{"system_prompt": None, "task_prefix": None, "weight": weight, "count": count},
+        }
+    )
+
+
+POOL, TEST = source("pool"), source("test", "test")
+DROP = ContaminationConfig(action="drop", ngram=13, max_ngram_rows=10, min_jaccard=0.8)
+GIVEN_TEST = SplitConfig(val_fraction=0.2, test_fraction=0.0, salt="tuneline", contamination=DROP)
+HOLDOUT = SplitConfig(val_fraction=0.2, test_fraction=0.3, salt="tuneline", contamination=DROP)
+AS_IT_IS = MixtureConfig(n_rows=None, replay_fraction=0.0)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What the stage writes."""
+
+    train: list[Example]
+    val: list[Example]
+    test: list[Example]
+    rejected: list[Rejected]
+    pairs: list[dict[str, Any]]
+    counts: dict[str, int | float]
+
+
+def split(
+    examples: Sequence[Example],
+    sources: Sequence[SourceConfig],
+    config: SplitConfig,
+    mixture: MixtureConfig = AS_IT_IS,
+    n_workers: int = 1,
+) -> Splits:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_examples(folder / "examples.jsonl", examples)
+        return split_files([folder / "examples.jsonl"], folder, sources, config, mixture, n_workers)
+
+
+def split_files(
+    files: Sequence[Path],
+    folder: Path,
+    sources: Sequence[SourceConfig],
+    config: SplitConfig,
+    mixture: MixtureConfig = AS_IT_IS,
+    n_workers: int = 1,
+) -> Splits:
+    divided = divide(files, sources, config, n_workers, folder, unwatched)
+    refuse_contamination(divided, config.contamination, folder / "contamination.jsonl")
+    mixed = mix_training_rows(divided, mixture, config, seed=1)
+    write_sides(folder, divided, mixed)
+    return Splits(
+        train=read_examples(folder / "train.jsonl"),
+        val=read_examples(folder / "val.jsonl"),
+        test=read_examples(folder / "test.jsonl"),
+        rejected=read_rejected(folder / "rejected.jsonl"),
+        pairs=[json.loads(line) for line in (folder / "contamination.jsonl").read_text("utf-8").splitlines()],
+        counts=count_sides(divided, mixed),
+    )
+
+
+def unwatched(rows: Iterable[int], _: str) -> Iterable[int]:
+    return rows
 
 
 def ask(prompt: str, answer: str = "yes", source: str = "pool", line: int = 1) -> Example:
@@ -139,11 +216,18 @@ def test_a_conversation_that_passes_a_drawn_test_prompt_is_dropped_too() -> None
     assert all(row.line > 1000 for row in splits.rejected)
 
 
-def test_contamination_can_fail_instead_and_names_the_row() -> None:
+def test_contamination_can_fail_instead_and_names_the_row_and_the_file_of_all_pairs(tmp_path: Path) -> None:
     leaked = ask("question test 3", line=99)
-    fail = GIVEN_TEST.model_copy(update={"on_contamination": "fail"})
-    with pytest.raises(DataError, match=r"pool:99: it answers the prompt of test:4.*; 1 such rows; .*on_contamination"):
-        split([*many(50), leaked, *many(20, "test")], [POOL, TEST], fail)
+    fail = GIVEN_TEST.model_copy(update={"contamination": DROP.model_copy(update={"action": "fail"})})
+    write_examples(tmp_path / "in.jsonl", [*many(50), leaked, *many(20, "test")])
+    with pytest.raises(DataError) as caught:
+        split_files([tmp_path / "in.jsonl"], tmp_path, [POOL, TEST], fail)
+    assert str(caught.value) == (
+        f"pool:99: it answers the prompt of test:4, a test row; 1 such rows, all in {tmp_path}/contamination.jsonl;"
+        " remove them, or set split.contamination.action: drop"
+    )
+    (pair,) = (tmp_path / "contamination.jsonl").read_text().splitlines()
+    assert json.loads(pair)["row"] == "pool:99"
 
 
 def test_an_empty_side_is_an_error_that_says_which_and_why() -> None:
@@ -155,6 +239,11 @@ def test_an_empty_side_is_an_error_that_says_which_and_why() -> None:
         split(many(3) + many(2, "test"), [POOL, TEST], GIVEN_TEST.model_copy(update={"val_fraction": 0.001}))
 
 
+def test_no_row_at_all_is_an_error_too() -> None:
+    with pytest.raises(DataError, match="no training row is left of 0 pool rows"):
+        split([], [POOL, TEST], GIVEN_TEST)
+
+
 def test_no_validation_rows_are_fine_when_none_were_asked_for() -> None:
     splits = split(many(3) + many(2, "test"), [POOL, TEST], GIVEN_TEST.model_copy(update={"val_fraction": 0.0}))
     assert (len(splits.train), len(splits.val)) == (3, 0)
@@ -162,13 +251,115 @@ def test_no_validation_rows_are_fine_when_none_were_asked_for() -> None:
 
 def test_the_counts_add_up() -> None:
     splits = split([*many(50), ask("question test 3", line=99), *many(20, "test")], [POOL, TEST], GIVEN_TEST)
-    counts = count_sides(splits, [POOL, TEST])
+    counts = splits.counts
     assert counts["n_read"] == 71
     assert counts["n_read"] == sum(
         counts[f"n_{side}"] for side in ("train", "val", "test", "rejected_by_contamination")
     )
     assert counts["n_train_from_pool"] + counts["n_val_from_pool"] == 50
     assert (counts["n_test_from_test"], counts["n_test_groups"]) == (20, 20)
+
+
+OLD, BENCH = source("old", "replay"), source("bench", "benchmark")
+
+
+def test_replay_rows_are_only_ever_trained_on_and_benchmark_rows_are_on_no_side() -> None:
+    rows = many(50) + many(50, "old") + many(10, "test") + many(10, "bench")
+    splits = split(rows, [POOL, OLD, TEST, BENCH], GIVEN_TEST, MixtureConfig(n_rows=None, replay_fraction=0.5))
+    assert {row.source for row in splits.train} == {"pool", "old"}
+    assert {row.source for row in splits.val} == {"pool"}
+    assert {row.source for row in splits.test} == {"test"}
+    assert splits.counts["n_benchmark"] == 10
+
+
+def test_a_row_that_gives_a_benchmark_row_away_is_dropped_with_its_pairs_in_a_file() -> None:
+    leaked = [ask("question bench 3", "other", line=99), ask("question bench 4", "other", "old", 98)]
+    rows = [*many(50), *leaked, *many(10, "test"), *many(10, "bench")]
+    splits = split(rows, [POOL, OLD, TEST, BENCH], GIVEN_TEST, MixtureConfig(n_rows=None, replay_fraction=0.0))
+    assert [(row.source, row.line, row.reason) for row in splits.rejected] == [
+        ("pool", 99, "it answers the prompt of bench:4, a benchmark row"),
+        ("old", 98, "it answers the prompt of bench:5, a benchmark row"),
+    ]
+    assert [(pair["kind"], pair["row"], pair["held_out"], pair["shared"]) for pair in splits.pairs] == [
+        ("exact", "pool:99", "bench:4", "question bench 3"),
+        ("exact", "old:98", "bench:5", "question bench 4"),
+    ]
+    by_kind = {kind: splits.counts[f"n_contaminated_by_{kind}"] for kind in ("exact", "ngram", "near")}
+    assert by_kind == {"exact": 2, "ngram": 0, "near": 0}
+
+
+def test_a_row_contaminated_in_two_ways_is_counted_in_both_and_rejected_once() -> None:
+    long = " ".join(f"word{number}" for number in range(30))
+    splits = split(
+        [*many(50), ask("question test 3", long, line=99), ask("question test 3", long, "test", 1)],
+        [POOL, TEST],
+        GIVEN_TEST,
+    )
+    assert len(splits.rejected) == 1
+    by_kind = {kind: splits.counts[f"n_contaminated_by_{kind}"] for kind in ("exact", "ngram", "near")}
+    assert by_kind == {"exact": 1, "ngram": 1, "near": 1}
+
+
+def test_validation_rows_are_never_mixed_and_every_row_read_is_accounted_for() -> None:
+    few, more = source("pool", weight=1.0), source("more", weight=3.0)
+    rows = [*many(100), *many(40, "more"), ask("question test 3", line=199), *many(20, "test"), *many(5, "bench")]
+    splits = split(rows, [few, more, TEST, BENCH], GIVEN_TEST, MixtureConfig(n_rows=120, replay_fraction=0.0))
+    plain = split(rows, [POOL, source("more"), TEST, BENCH], GIVEN_TEST)
+    counts = splits.counts
+    assert splits.val == plain.val
+    assert (counts["n_train_from_pool"], counts["n_train_from_more"]) == (30, 90)
+    assert counts["n_train_before_mixture_from_more"] == plain.counts["n_train_from_more"]
+    assert counts["n_train_groups"] == 120 - counts["n_repeats_by_mixture"]
+    on_sides = counts["n_train"] + counts["n_val"] + counts["n_test"] + counts["n_benchmark"]
+    beside = counts["n_rejected_by_contamination"] + counts["n_left_out_by_mixture"]
+    assert counts["n_read"] == 166 == on_sides + beside - counts["n_repeats_by_mixture"]
+
+
+def test_two_files_are_split_as_one(tmp_path: Path) -> None:
+    pool, added = many(50), [ask(f"question pool {n}", f"another {n}", line=100 + n) for n in range(20)]
+    files = [tmp_path / name for name in ("one.jsonl", "none.jsonl", "two.jsonl")]
+    for path, rows in zip(files, (pool, [], [*added, *many(10, "test")]), strict=True):
+        write_examples(path, rows)
+    (tmp_path / "out").mkdir()
+    assert split_files(files, tmp_path / "out", [POOL, TEST], GIVEN_TEST) == split(
+        [*pool, *added, *many(10, "test")], [POOL, TEST], GIVEN_TEST
+    )
+
+
+def test_any_number_of_processes_writes_the_same_bytes(tmp_path: Path) -> None:
+    # rows of 60 kB: about 4 parts
+    rows = [ask(f"question pool {n}", f"{n} {'pad ' * 15_000}", line=n) for n in range(120)]
+    write_examples(tmp_path / "in.jsonl", [*rows, ask("question pool 7", "x", "test")])
+    written = []
+    for n_workers in (1, 2):
+        folder = tmp_path / str(n_workers)
+        folder.mkdir()
+        split_files([tmp_path / "in.jsonl"], folder, [POOL, TEST], GIVEN_TEST, n_workers=n_workers)
+        written.append({path.name: path.read_bytes() for path in folder.glob("*.jsonl")})
+    assert written[0] == written[1]
+    assert sorted(written[0]) == ["contamination.jsonl", "rejected.jsonl", "test.jsonl", "train.jsonl", "val.jsonl"]
+
+
+def test_lines_are_copied_as_they_are_and_blank_ones_are_none(tmp_path: Path) -> None:
+    write_examples(tmp_path / "in.jsonl", many(50) + many(3, "test"))
+    data = (tmp_path / "in.jsonl").read_bytes()
+    (tmp_path / "in.jsonl").write_bytes(data.replace(b"\n", b"\n\n", 20).rstrip(b"\n"))
+    split_files([tmp_path / "in.jsonl"], tmp_path, [POOL, TEST], GIVEN_TEST)
+    written = b"".join((tmp_path / f"{side}.jsonl").read_bytes() for side in ("train", "val", "test"))
+    assert sorted(written.splitlines()) == sorted(data.splitlines())
+
+
+def test_a_broken_line_is_named_by_its_number(tmp_path: Path) -> None:
+    write_examples(tmp_path / "in.jsonl", many(20))
+    with (tmp_path / "in.jsonl").open("ab") as file:
+        file.write(b"{broken\n")
+    with pytest.raises(DataError, match=r"in\.jsonl:21: not JSON"):
+        split_files([tmp_path / "in.jsonl"], tmp_path, [POOL, TEST], GIVEN_TEST)
+
+
+def test_a_row_of_a_source_that_is_not_configured_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"source 'bench' is not in data\.sources"):
+        split([*many(20), *many(3, "bench")], [POOL, TEST], GIVEN_TEST)
 
 
 PROMPTS = st.text(alphabet="ab? ", max_size=5)

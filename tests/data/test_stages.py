@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tuneline.config.schema import CleanConfig, DataConfig, SourceConfig, SplitConfig
+from tuneline.config.schema import CleanConfig, DataConfig, MixtureConfig, SourceConfig, SplitConfig
 from tuneline.data.records import read_examples, read_rejected
 from tuneline.entry import run
 from tuneline.stages import clean as clean_stage
@@ -28,18 +28,22 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def params(all_rules: CleanConfig, splitting: SplitConfig) -> SimpleNamespace:
-    pool = SourceConfig(name="pool", path="pool.jsonl", hub=None, format="auto", role="pool")
-    test = SourceConfig(name="test", path="test.jsonl", hub=None, format="auto", role="test")
+def params(all_rules: CleanConfig, splitting: SplitConfig, pool_and_test: list[SourceConfig]) -> SimpleNamespace:
+    pool, _, test = pool_and_test
     data = DataConfig(
         name="own",
         tracked_path="data/raw/own",
         sources=(pool, test),
+        mixture=MixtureConfig(n_rows=None, replay_fraction=0.0),
         meta_fields=("database",),
         system_prompt=None,
         max_rejected_fraction=0.1,
     )
-    return SimpleNamespace(data=data, clean=all_rules, split=splitting)
+    rules = all_rules.model_dump()
+    for name in ("language", "near_duplicates"):  # numbered questions are near copies, and in no language
+        rules[name]["enabled"] = False
+    clean = CleanConfig.model_validate({**rules, "workers": 1})
+    return SimpleNamespace(data=data, clean=clean, split=splitting, seed=42)
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -67,6 +71,7 @@ def run_clean(params: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
         examples="in/examples.jsonl",
         out="clean/examples.jsonl",
         rejected="clean/rejected.jsonl",
+        clusters="clean/clusters.jsonl",
         metrics="clean.json",
     )
 
@@ -112,7 +117,7 @@ def test_two_runs_write_the_same_bytes(
         run_split(params, monkeypatch)
         written.append({path: path.read_bytes() for path in sorted(workplace.rglob("*")) if path.is_file()})
     assert written[0] == written[1]
-    assert len(written[0]) == 2 + 3 + 3 + 5
+    assert len(written[0]) == 2 + 3 + 4 + 6
 
 
 def test_too_many_rejected_rows_fail_ingest_and_leave_the_reasons_but_no_examples(
@@ -159,7 +164,9 @@ def test_a_failed_split_leaves_the_earlier_splits_alone(
     run_clean(params, monkeypatch)
     run_split(params, monkeypatch)
     before = {path: path.read_bytes() for path in (workplace / "splits").iterdir()}
-    params.split = params.split.model_copy(update={"on_contamination": "fail"})
+    params.split = params.split.model_copy(
+        update={"contamination": params.split.contamination.model_copy(update={"action": "fail"})}
+    )
     with pytest.raises(SystemExit):
         run_split(params, monkeypatch)
     assert {path: path.read_bytes() for path in (workplace / "splits").iterdir()} == before

@@ -1,10 +1,11 @@
 """Which rows are asked, and which part of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tuneline.data.records import Example, Message, make_example, write_examples
+from tuneline.data.records import Example, Message, ToolCall, make_example, with_id, write_examples
 from tuneline.errors import DataError
 from tuneline.evaluation.heldout import check_room, expected_answer, prompt_messages, read_heldout
 
@@ -48,3 +49,29 @@ def test_an_example_fits_up_to_the_last_token_of_the_context() -> None:
     check_room([conversation(1)], [90], [10], n_ctx=100)
     with pytest.raises(DataError, match=r"test:2 .*prompt of 91 tokens and an answer of 10 .*export\.n_ctx=100; raise"):
         check_room([conversation(1), conversation(2)], [90, 91], [10, 10], n_ctx=100)
+
+
+def rows_of_other_kinds() -> list[Example]:
+    talk = conversation(1)
+    asked, answer = talk.messages[:-1], talk.messages[-1:]
+    return [
+        with_id(replace(talk, messages=asked, chosen=answer, rejected=answer)),
+        with_id(replace(talk, label=True)),
+        with_id(replace(talk, messages=asked)),
+        with_id(replace(talk, messages=(*asked, Message("assistant", "", (ToolCall("add", {}),))))),
+    ]
+
+
+def test_only_conversations_that_end_in_words_are_asked(tmp_path: Path) -> None:
+    write_examples(tmp_path / "test.jsonl", [*rows_of_other_kinds(), conversation(4)])
+    assert read_heldout(tmp_path / "test.jsonl", None) == [conversation(4)]
+
+
+def test_without_a_conversation_the_error_names_the_kinds_found(tmp_path: Path) -> None:
+    write_examples(tmp_path / "test.jsonl", rows_of_other_kinds())
+    found = r"test.jsonl: no conversation .*\(1 of kind conversation, 1 of kind labelled, 1 of kind preference, 1 of"
+    with pytest.raises(DataError, match=found):
+        read_heldout(tmp_path / "test.jsonl", None)
+    write_examples(tmp_path / "empty.jsonl", [])
+    with pytest.raises(DataError, match="no row at all"):
+        read_heldout(tmp_path / "empty.jsonl", None)

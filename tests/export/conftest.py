@@ -29,7 +29,18 @@ EMBEDDED = {
     "revision": None,
     "licence": "apache-2.0",
 }
-POOL = SourceConfig(name="pool", path="data/raw/text_to_sql/pool.jsonl", hub=None, format="auto", role="pool")
+POOL = SourceConfig(
+    name="pool",
+    path="data/raw/text_to_sql/pool.jsonl",
+    hub=None,
+    format="auto",
+    role="pool",
+    columns={},
+    system_prompt=None,
+    task_prefix=None,
+    weight=None,
+    count=None,
+)
 TEXTS = (
     "SELECT name, age FROM people WHERE age > 30 ORDER BY name LIMIT 10;",
     "Which people are older than 30? How many are there, and what's their average age?",

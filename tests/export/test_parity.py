@@ -158,6 +158,22 @@ def test_answer_row_predicts_the_last_answer_and_its_end_only(tokenizer: "PreTra
     assert tokenizer.decode(row.answer_ids) == "second<|im_end|>"
 
 
+def test_tools_belong_to_the_prompt_of_an_answer_row(
+    tokenizer: "PreTrainedTokenizerBase", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from tuneline.export.parity import answer_row
+
+    shown = "{% if tools %}{{ tools | tojson }}{% endif %}" + str(tokenizer.chat_template)
+    monkeypatch.setattr(tokenizer, "chat_template", shown)
+    plain = conversation("a", "b")
+    row, bare = answer_row(tokenizer, replace(plain, tools=({"name": "add"},))), answer_row(tokenizer, plain)
+    assert '"name": "add"' in tokenizer.decode(row.ids)
+    assert row.answer_ids == bare.answer_ids
+    assert row.positions[0] > bare.positions[0]
+
+
 def test_perplexity_is_that_of_torch(tokenizer: "PreTrainedTokenizerBase", merged: Path, f16: Path) -> None:
     import torch
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tuneline.data.records import Message
+from tuneline.data.records import Json, Message, ToolCall
 from tuneline.errors import ModelError
 
 pytestmark = pytest.mark.slow
@@ -20,6 +20,24 @@ TURNS = (
 )
 
 
+TOOLS: tuple[Json, ...] = (
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "Weather of a city.",
+            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+        },
+    },
+)
+WITH_CALL = (
+    Message("user", "Rain in Rome?"),
+    Message("assistant", "", (ToolCall("weather", {"city": "Rome"}),)),
+    Message("tool", "sun"),
+    Message("assistant", "No rain."),
+)
+
+
 def loaded(tiny: ModuleType, folder: Path, **settings: Any) -> Any:
     from tuneline.model.loading import load_tokenizer_from
 
@@ -27,13 +45,13 @@ def loaded(tiny: ModuleType, folder: Path, **settings: Any) -> Any:
     return load_tokenizer_from(folder)
 
 
-def trained_text(tokenizer: Any, messages: tuple[Message, ...]) -> list[str]:
+def trained_text(tokenizer: Any, messages: tuple[Message, ...], tools: tuple[Json, ...] = ()) -> list[str]:
     """The trained runs, as text."""
     from itertools import groupby
 
     from tuneline.model.template import encode_conversation
 
-    encoded = encode_conversation(tokenizer, messages)
+    encoded = encode_conversation(tokenizer, messages, tools)
     pairs = zip(encoded.input_ids, encoded.loss_mask, strict=True)
     runs = [(mask, [token for token, _ in run]) for mask, run in groupby(pairs, key=lambda pair: pair[1])]
     return [tokenizer.decode(ids) for mask, ids in runs if mask]
@@ -234,3 +252,91 @@ def test_llamas_date_does_not_follow_the_clock(tiny: ModuleType, tmp_path: Path,
 def test_a_template_that_always_writes_todays_date_is_refused(tiny: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"writes today's date \(strftime_now\)"):
         configured(tiny, tmp_path, published("gptoss"))
+
+
+QWEN_CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call><|im_end|>'
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "qwen2_5_training"])
+def test_calls_of_tools_are_trained_and_tools_and_results_are_not(tiny: ModuleType, tmp_path: Path, name: str) -> None:
+    """By prefixes and by marks alike, with Qwen's own way of writing a call."""
+    from tuneline.model.template import encode_conversation
+
+    tokenizer = loaded(tiny, tmp_path, template=published(name))
+    trained = trained_text(tokenizer, WITH_CALL, TOOLS)
+    # TRL's template marks the line feed before a call too, with which the prompt ends
+    assert [text.removeprefix("\n") for text in trained] == [QWEN_CALL, "No rain.<|im_end|>"]
+    text = tokenizer.decode(encode_conversation(tokenizer, WITH_CALL, TOOLS).input_ids)
+    assert '"description": "Weather of a city."' in text.split("<|im_start|>user")[0]
+    assert "<tool_response>\nsun\n</tool_response>" in text
+
+
+def test_the_prompt_before_a_call_is_what_training_saw(tiny: ModuleType, tmp_path: Path) -> None:
+    from tuneline.model.template import encode_conversation, encode_prompt, render_text
+
+    tokenizer = loaded(tiny, tmp_path, template=published("qwen2_5"))
+    ids = encode_conversation(tokenizer, WITH_CALL[:2], TOOLS).input_ids
+    prompt = encode_prompt(tokenizer, WITH_CALL[:1], TOOLS)
+    assert ids[: len(prompt)] == prompt
+    assert tokenizer.decode(ids[len(prompt) :]) == QWEN_CALL + "\n"
+    assert tokenizer.decode(prompt) == render_text(tokenizer, WITH_CALL[:1], None, TOOLS)
+
+
+def test_llama_writes_one_call_at_a_time_and_refuses_two(tiny: ModuleType, tmp_path: Path) -> None:
+    from tuneline.model.template import tools_problem
+
+    tokenizer = loaded(tiny, tmp_path, add_bos=True, template=published("llama3_1"))
+    call = '{"name": "weather", "parameters": {"city": "Rome"}}<|eot_id|>'
+    assert trained_text(tokenizer, WITH_CALL, TOOLS) == [call, "No rain.<|eot_id|>"]
+    twice = (*WITH_CALL[:1], Message("assistant", "", WITH_CALL[1].tool_calls * 2))
+    assert "only supports single tool-calls" in str(tools_problem(tokenizer, twice, TOOLS))
+
+
+NO_TOOLS = "{{ raise_exception('no tools') if tools }}"
+
+
+@pytest.mark.parametrize(
+    ("template", "messages", "tools", "problem"),
+    [
+        ("CHATML", TURNS, TOOLS, "does not show the tools"),
+        ("CHATML", WITH_CALL, (), "does not show the tool calls of message 2"),
+        ("CHATML_MARKED", WITH_CALL[:2], (), "does not show the tool calls of message 2"),
+        ("CHATML", WITH_CALL[:1], TOOLS, "does not show the tools"),
+        ("refusing", TURNS, TOOLS, "cannot render this conversation: no tools"),
+        ("joining", WITH_CALL, (), "cannot render this conversation: unsupported operand"),
+        ("first call", (WITH_CALL[0], Message("assistant", "", WITH_CALL[1].tool_calls * 2)), (), "calls of message 2"),
+        ("no results", WITH_CALL, (), "does not show the tool result in message 3"),
+    ],
+)
+def test_a_template_that_does_not_show_tools_refuses_the_conversation(
+    tiny: ModuleType,
+    tmp_path: Path,
+    template: str,
+    messages: tuple[Message, ...],
+    tools: tuple[Json, ...],
+    problem: str,
+) -> None:
+    from tuneline.model.template import encode_conversation, encode_prompt, tools_problem
+
+    plain, called = tiny.CHATML, "{% if message.tool_calls %}{{ message.tool_calls[0].function.name }}{% endif %}"
+    template = {
+        "CHATML": plain,
+        "CHATML_MARKED": tiny.CHATML_MARKED,
+        "refusing": NO_TOOLS + plain,
+        "joining": plain.replace("{% endfor", called.replace("function.name", "function.arguments + ''") + "{% endfor"),
+        "first call": plain.replace("{% endfor", called + "{% endfor"),
+        "no results": plain.replace("{% endfor", called + "{% endfor").replace(
+            "{{ message['content']", "{{ '' if message['role'] == 'tool' else message['content']"
+        ),
+    }[template]
+    tokenizer = loaded(tiny, tmp_path, template=template)
+    assert problem in str(tools_problem(tokenizer, messages, tools))
+    for encode in (encode_conversation, encode_prompt):
+        with pytest.raises(ModelError, match=problem):
+            encode(tokenizer, messages, tools)
+
+
+def test_a_conversation_without_tools_is_rendered_by_any_template(tiny: ModuleType, tmp_path: Path) -> None:
+    from tuneline.model.template import tools_problem
+
+    assert tools_problem(loaded(tiny, tmp_path, template=NO_TOOLS + tiny.CHATML), TURNS, ()) is None

@@ -26,6 +26,15 @@ CHATML_MARKED = (
     "{% else %}{{ message['content'] + '<|im_end|>\\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+CHATML_WITH_TOOLS = (
+    "{% if tools %}{{ '<|im_start|>system\\n' + tools | tojson + '<|im_end|>\\n' }}{% endif %}"
+    + CHATML_MARKED.replace(
+        "{% generation %}{{ message['content'] + '<|im_end|>' }}",
+        "{% generation %}{{ message['content'] }}{% for call in message.tool_calls or [] %}"
+        "{{ '<call>' + call.function.name + ' ' + call.function.arguments | tojson + '</call>' }}{% endfor %}"
+        "{{ '<|im_end|>' }}",
+    )
+)
 CORPUS = [
     "SELECT name FROM people WHERE age > 30 ORDER BY name;",
     "How many people are there? What is their average age?",

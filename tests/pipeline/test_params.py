@@ -76,9 +76,9 @@ def read_of(node: ast.AST) -> tuple[str, str] | None:
     """`params.train.seed`, `train.seed` and `phases[name].seed` as owner and field."""
     match node:
         case ast.Attribute(value=ast.Name(id=owner) | ast.Attribute(attr=owner), attr=field):
-            return owner, field
+            return owner.lstrip("_"), field
         case ast.Attribute(value=ast.Subscript(value=ast.Name(id=owner) | ast.Attribute(attr=owner)), attr=field):
-            return owner, field
+            return owner.lstrip("_"), field
     return None
 
 

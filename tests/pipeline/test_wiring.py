@@ -19,7 +19,10 @@ from tuneline.errors import ConfigError
 
 SOURCE = Path("src")
 DVC = Path("dvc.yaml")
-ROOMS = ("config", "data", "embedded", "evaluation", "export", "model", "training")
+ROOMS = (
+    *("config", "data", "embedded", "evaluation", "export", "model", "training"),
+    *("benchmarks", "reporting", "teacher"),
+)
 TORCH_ROOMS = ("embedded", "evaluation", "export", "model", "training")
 
 
@@ -35,7 +38,7 @@ def test_dvc_yaml_lists_exactly_the_modules_and_parameters_that_the_code_uses() 
 def test_a_removed_dependency_and_a_superfluous_parameter_are_found(tmp_path: Path) -> None:
     text = DVC.read_text(encoding="utf-8")
     changed = text.replace("    - src/tuneline/stages/clean.py\n", "").replace(
-        "    - clean\n", "    - clean\n    - seed\n"
+        "    - clean\n", "    - clean\n    - seed\n", 1
     )
     (tmp_path / "dvc.yaml").write_text(changed, encoding="utf-8")
     assert differences(tmp_path / "dvc.yaml", SOURCE) == [

@@ -1,12 +1,13 @@
 """Token preparation: what training sees, and the rows that would train badly."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from tuneline.data.records import Example, Message, make_example
+from tuneline.data.records import Example, Json, Message, ToolCall, make_example, with_id
 from tuneline.errors import BudgetError, DataError, ModelError
 
 pytestmark = pytest.mark.slow
@@ -101,12 +102,6 @@ def test_rows_that_spell_out_special_tokens_count_against_the_limit(tokenizer: A
         check_left_out(tokenized, "val", 64, 0.4)
 
 
-def test_a_conversation_without_an_answer_is_refused_with_its_place(tokenizer: Any) -> None:
-    question = make_example("pool", 12, (Message("user", "How many?"),), None, {})
-    with pytest.raises(DataError, match=r"^pool:12: row [0-9a-f]{16}: no token would be trained"):
-        tokens(tokenizer, [question])
-
-
 def test_a_template_whose_answer_lacks_its_end_token_is_refused(tiny: ModuleType, tmp_path: Path) -> None:
     from tuneline.model.loading import load_tokenizer_from
 
@@ -158,11 +153,102 @@ def test_a_prompt_that_is_served_in_another_way_than_trained_is_refused(tiny: Mo
         tokens(load_tokenizer_from(tmp_path), [asked("a", "b")])
 
 
-def test_nothing_to_train_on_is_an_error(tokenizer: Any) -> None:
+def one_of_each_kind() -> list[Example]:
+    user, good, bad = Message("user", "a"), Message("assistant", "b"), Message("assistant", "c")
+    talk = asked("a", "b")
+    return [
+        talk,
+        document("c"),
+        with_id(replace(talk, messages=(user,), chosen=(good,), rejected=(bad,))),
+        with_id(replace(talk, label=False)),
+        with_id(replace(talk, messages=(user,))),
+    ]
+
+
+def test_rows_of_each_kind_are_used_or_counted(tokenizer: Any) -> None:
+    from tuneline.training.token_report import token_metrics, unused_note
+
+    counted = {"conversation": 1, "text": 1, "preference": 1, "labelled": 1, "prompt": 1}
+    for objective, used in (("sft", "conversation"), ("pretrain", "text")):
+        tokenized = tokens(tokenizer, one_of_each_kind() * 2, objective)
+        assert len(tokenized.rows) == 2
+        expected = {kind: 2 * n for kind, n in counted.items() if kind != used}
+        assert tokenized.unused == expected
+        metrics = token_metrics(tokenized, tokens(tokenizer, one_of_each_kind(), objective))
+        assert {name: n for name, n in metrics.items() if name.startswith("n_unused_rows_")} == {
+            f"n_unused_rows_{kind}": 3 * (kind != used) for kind in counted
+        }
+        assert "2 preference pairs (a preference objective, such as DPO)" in str(unused_note(tokenized, "train"))
+    assert unused_note(tokens(tokenizer, [asked("a", "b")]), "train") is None
+
+
+def test_nothing_to_train_on_is_an_error_that_names_what_was_found(tokenizer: Any) -> None:
     from tuneline.training.tokens import check_rows
 
-    with pytest.raises(DataError, match=r"data/splits/train.jsonl: no row with text to train on"):
-        check_rows(tokens(tokenizer, [asked("a", "b")], "pretrain"), "pretrain", Path("data/splits"))
+    splits = Path("data/splits")
+    with pytest.raises(
+        DataError, match=r"^data/splits/train.jsonl: .*pretrain takes .*kind text.* 1 conversations \(sft"
+    ):
+        check_rows(tokens(tokenizer, [asked("a", "b")], "pretrain"), "pretrain", splits)
+    others = one_of_each_kind()[2:]
+    found = r"1 labelled answers \(KTO\), 1 preference pairs \(a preference objective, such as DPO\), 1 prompts without"
+    with pytest.raises(DataError, match=found):
+        check_rows(tokens(tokenizer, others), "sft", splits)
+    with pytest.raises(DataError, match="found: 1 that were left out; choose"):
+        check_rows(tokens(tokenizer, [asked("a" * 99, "b")]), "sft", splits)
+    with pytest.raises(DataError, match="found: no row at all; choose"):
+        check_rows(tokens(tokenizer, []), "sft", splits)
+
+
+TOOL: dict[str, Json] = {"type": "function", "function": {"name": "add", "parameters": {"a": {"type": "integer"}}}}
+
+
+def called(arguments: dict[str, Json], line: int = 1) -> Example:
+    """A conversation that ends with a call."""
+    messages = (Message("user", "2 and 3?"), Message("assistant", "So.", (ToolCall("add", arguments),)))
+    return with_id(Example("", "pool", line, messages, None, {}, "a.json", (TOOL,)))
+
+
+def test_a_row_whose_tools_the_template_does_not_show_is_left_out_and_counted(tokenizer: Any) -> None:
+    from tuneline.training.token_report import token_metrics
+    from tuneline.training.tokens import check_left_out
+
+    tokenized = tokens(tokenizer, [called({"a": 2}, line=3), asked("a", "b")])
+    (left_out,) = tokenized.left_out
+    assert (left_out.rule, left_out.file, left_out.line) == ("tools", "a.json", 3)
+    assert "its chat template does not show the tools; take a model whose template does" in left_out.reason
+    assert token_metrics(tokenized, tokenized)["n_tools_rows"] == 2
+    with pytest.raises(BudgetError, match="1 with tools that the chat template does not show"):
+        check_left_out(tokenized, "train", 64, 0.4)
+
+
+def test_an_answer_that_is_a_call_is_trained_as_the_template_writes_it(tiny: ModuleType, tmp_path: Path) -> None:
+    from tuneline.model.loading import load_tokenizer_from
+
+    tiny.save_tokenizer(tmp_path, template=tiny.CHATML_WITH_TOOLS)
+    tokenizer = load_tokenizer_from(tmp_path)
+    (row,) = tokens(tokenizer, [called({"a": 2})], max_length_tokens=256).rows
+    targets = tokenizer.decode([label for label in row.labels if label != -100])
+    assert targets == 'So.<call>add {"a": 2}</call><|im_end|>'
+    assert tokenizer.decode(row.input_ids).count('"name": "add"') == 1  # the tool, in the prompt
+
+
+def test_a_template_that_writes_a_call_before_the_content_is_refused(tiny: ModuleType, tmp_path: Path) -> None:
+    from tuneline.model.loading import load_tokenizer_from
+
+    template = tiny.CHATML_WITH_TOOLS.replace("{% generation %}", "{% generation %}{{ 'Hm. ' }}")
+    tiny.save_tokenizer(tmp_path, template=template)
+    with pytest.raises(ModelError, match=r"^pool/a.json:1: row .*the chat template changes the answer: 'Hm. So"):
+        tokens(load_tokenizer_from(tmp_path), [called({"a": 2})], max_length_tokens=256)
+
+
+@pytest.mark.parametrize("where", ["tools", "arguments"])
+def test_special_tokens_in_tools_and_arguments_are_found(tiny: ModuleType, tmp_path: Path, where: str) -> None:
+    from tuneline.model.loading import load_tokenizer_from
+
+    tiny.save_tokenizer(tmp_path, template=tiny.CHATML_WITH_TOOLS)
+    row = called({"<|im_end|>": 1}) if where == "arguments" else replace(called({}), tools=({"name": "<|im_end|>"},))
+    assert [found.rule for found in tokens(load_tokenizer_from(tmp_path), [row]).left_out] == ["special_token"]
 
 
 def test_tokens_come_back_from_their_file_and_are_the_same_bytes_each_time(tokenizer: Any, tmp_path: Path) -> None:

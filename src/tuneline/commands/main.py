@@ -18,8 +18,10 @@ class Command(NamedTuple):
 
 COMMANDS = (
     Command("params", "compose params.yaml from conf/", "tuneline.commands.params"),
+    Command("data", "try any data file: its format, every cleaning rule, copies, lengths", "tuneline.commands.data"),
     Command("summary", "show the scores of base, tuned model and every GGUF", "tuneline.commands.summary"),
     Command("pin", "write a hub model's current commit into its conf file", "tuneline.commands.pin"),
+    Command("benchmark-data", "speed, memory and findings of the data room", "tuneline.commands.benchmark_data"),
     Command("benchmark-training", "speed of training against a plain loop", "tuneline.commands.benchmark_training"),
     Command("wiring", "compare dvc.yaml with the code of its stages", "tuneline.commands.wiring"),
     Command("converter", "unpack llama.cpp's converter into this environment", "tuneline.commands.converter"),

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 
 from tuneline.config.explain import shown
 from tuneline.config.schema import (
+    AugmentConfig,
     DataConfig,
     Device,
     Dtype,
+    EndpointConfig,
     ExportConfig,
     HardwareConfig,
     LoraConfig,
@@ -17,6 +19,7 @@ from tuneline.config.schema import (
     Precision,
     RecipeConfig,
     SourceConfig,
+    TeacherJobConfig,
 )
 
 # fp16 needs a gradient scaler, which PyTorch has for CUDA; mixed precision on mps is incomplete.
@@ -38,6 +41,7 @@ def broken_rules(params: Params) -> Iterator[str]:
     yield from _recipe(params.recipe, params.model)
     yield from _data(params.data)
     yield from _clean(params)
+    yield from _augment(params)
     yield from _split(params)
     yield from _train(params)
     yield from _hardware(params.hardware)
@@ -163,8 +167,9 @@ def _data(data: DataConfig) -> Iterator[str]:
         if source.name in names[:index]:
             yield _refused(f"data.sources[{index}].name", source.name, "is a name no other source has")
         yield from _origin(f"data.sources[{index}]", source, data.tracked_path)
-    if all(source.role == "test" for source in data.sources):
+    if all(source.role != "pool" for source in data.sources):
         yield "data.sources: nothing to train on, allowed is at least one source with role pool"
+    yield from _mixture(data)
     if all(source.path is None for source in data.sources) and not data.tracked_path.startswith("conf/data/"):
         allowed = "for hub datasets is their own file in conf/data/, which holds the pins"
         yield _refused("data.tracked_path", data.tracked_path, allowed)
@@ -179,11 +184,96 @@ def _origin(key: str, source: SourceConfig, tracked: str) -> Iterator[str]:
         yield _refused(f"{key}.path", source.path, allowed)
 
 
+def _mixture(data: DataConfig) -> Iterator[str]:
+    roles = [source.role for source in data.sources]
+    fraction, n_rows = data.mixture.replay_fraction, data.mixture.n_rows
+    for index, source in enumerate(data.sources):
+        yield from _part_in_mixture(f"data.sources[{index}]", source)
+    yield from _weights("pool", [source for source in data.sources if source.role == "pool"])
+    yield from _weights("replay", [source for source in data.sources if source.role == "replay"])
+    if n_rows is not None and not any(source.role == "pool" and source.weight is not None for source in data.sources):
+        yield _refused("data.mixture.n_rows", n_rows, "is null when no pool source has a weight; give them weights")
+    if fraction > 0 and "replay" not in roles:
+        allowed = "is 0.0 when no source has role replay; give the source of general rows that role"
+        yield _refused("data.mixture.replay_fraction", fraction, allowed)
+    if fraction == 0 and "replay" in roles:
+        allowed = f"is more than 0 when a source has role replay ({data.sources[roles.index('replay')].name})"
+        yield _refused("data.mixture.replay_fraction", fraction, f"{allowed}; raise it or take the source out")
+
+
+def _part_in_mixture(key: str, source: SourceConfig) -> Iterator[str]:
+    if source.weight is not None and source.count is not None:
+        yield f"{key}: weight and count both set, allowed is one of them; set the other to null"
+    if source.role in ("test", "benchmark"):
+        for name, value in (("weight", source.weight), ("count", source.count)):
+            if value is not None:
+                yield _refused(f"{key}.{name}", value, f"with role {source.role} is null; only training rows are mixed")
+    if source.role == "replay" and source.count is not None:
+        allowed = "with role replay is null: data.mixture.replay_fraction says how many; a weight shares them"
+        yield _refused(f"{key}.count", source.count, allowed)
+
+
+def _weights(role: str, sources: list[SourceConfig]) -> Iterator[str]:
+    weights = [source.weight for source in sources if source.weight is not None]
+    if weights and not any(weights):
+        yield f"data.sources: the weights with role {role} sum to 0, allowed is more; raise one or set all to null"
+    if role == "replay" and weights and len(weights) < len(sources):
+        yield "data.sources: some with role replay have a weight, allowed is all or none; null draws from all alike"
+
+
 def _clean(params: Params) -> Iterator[str]:
     length = params.clean.length
     if length.min_chars > length.max_chars:
         allowed = f"is at most clean.length.max_chars = {length.max_chars}"
         yield _refused("clean.length.min_chars", length.min_chars, allowed)
+
+
+def _augment(params: Params) -> Iterator[str]:
+    augment, pool = params.augment, [source.name for source in params.data.sources if source.role == "pool"]
+    if augment.jobs and augment.endpoint is None:
+        yield "augment.endpoint: null, the jobs need it; choose augment=paraphrase for one, or augment=off"
+    yield from _augment_stages(augment)
+    if augment.endpoint is not None:
+        yield from _endpoint(augment.endpoint)
+    names = [job.name for job in augment.jobs]
+    for index, job in enumerate(augment.jobs):
+        if job.name in names[:index]:
+            yield _refused(f"augment.jobs[{index}].name", job.name, "is a name no other job has")
+        yield from _teacher_job(f"augment.jobs[{index}]", job, pool)
+    if augment.jobs and "teacher" in params.data.meta_fields:
+        yield "data.meta_fields: 'teacher' is where augment writes a row's origin; rename the key in your rows"
+
+
+def _augment_stages(augment: AugmentConfig) -> Iterator[str]:
+    """All of it is on, or all of it off: rows that nobody reads would be paid for, and missing ones be trained on."""
+    is_read = augment.examples.startswith("data/augmented/")
+    if not augment.jobs:
+        if augment.endpoint is not None or augment.stages or is_read:
+            yield "augment.jobs: [], allowed beside an endpoint and stages is at least one; choose augment=off for none"
+        return
+    if not augment.stages:
+        yield "augment.stages: [], allowed with jobs is [teacher]; choose augment=off to ask nothing"
+    if not is_read:
+        yield _refused("augment.examples", augment.examples, "with jobs is data/augmented/clean/examples.jsonl")
+
+
+def _endpoint(endpoint: EndpointConfig) -> Iterator[str]:
+    """Neither line shows the value: it may be a key, or hold one."""
+    if re.fullmatch(r"[A-Z_][A-Z0-9_]*", endpoint.api_key_env or "NONE") is None:
+        allowed = "is the NAME of an environment variable, such as OPENAI_API_KEY; the key itself stays out of conf/"
+        yield f"augment.endpoint.api_key_env: no such name, allowed {allowed}"
+    if re.search(r"[@?#]", endpoint.base_url):
+        allowed = "is scheme, host, port and path; a key goes into the variable that api_key_env names"
+        yield f"augment.endpoint.base_url: holds credentials or a query, allowed {allowed}"
+
+
+def _teacher_job(key: str, job: TeacherJobConfig, pool: list[str]) -> Iterator[str]:
+    if job.source not in pool:
+        yield _refused(f"{key}.source", job.source, f"is a source with role pool: {_listed(pool)}")
+    if job.kind == "rewrite" and job.target is None:
+        yield _refused(f"{key}.target", job.target, "with kind rewrite is answer or prompt")
+    if job.kind == "generate" and job.target is not None:
+        yield _refused(f"{key}.target", job.target, "with kind generate is null: it writes both")
 
 
 def _split(params: Params) -> Iterator[str]:

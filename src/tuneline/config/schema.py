@@ -60,14 +60,35 @@ RepoPath = Annotated[
         )
     ),
 ]
+SourcePath = Annotated[
+    str,
+    AfterValidator(
+        _matching(
+            r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_.*?][A-Za-z0-9_.*?-]*)*",
+            "a path inside the repository, in letters, digits, _ . - and single /; * and ? stand for several files",
+        )
+    ),
+]
+Address = Annotated[
+    str,
+    AfterValidator(
+        _matching(
+            r"https?://([^\s/@]*@)?(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?([/?#]\S*)?",
+            "an address such as http://127.0.0.1:8000/v1",
+        )
+    ),
+]
 CommitHash = Annotated[str, AfterValidator(_matching(r"[0-9a-f]{40}", "a full commit hash: 40 lower-case hex digits"))]
 Sha256 = Annotated[str, AfterValidator(_matching(r"[0-9a-f]{64}", "a SHA-256: 64 lower-case hex digits"))]
 
 MethodName = Literal["full", "lora", "qlora", "dora", "rslora"]
 Family = Literal["full", "adapter"]
 Objective = Literal["sft", "pretrain"]
-SourceFormat = Literal["auto", "alpaca", "sharegpt", "openai", "prompt_completion", "text"]
-SourceRole = Literal["pool", "test"]
+SourceFormat = Literal[
+    "auto", "alpaca", "sharegpt", "openai", "prompt_completion", "text", "html", "preference", "kto", "prompt"
+]
+SourceRole = Literal["pool", "replay", "test", "benchmark"]
+PiiAction = Literal["redact", "drop", "keep"]
 Device = Literal["cpu", "cuda", "mps"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -177,13 +198,25 @@ class HubDatasetConfig(Strict):
 
 
 class SourceConfig(Strict):
-    """One file or hub dataset of rows."""
+    """Files or a hub dataset, whose rows are of one format."""
 
     name: Name
-    path: RepoPath | None  # a file under data.tracked_path, or null when hub is set
+    path: SourcePath | None  # a file under data.tracked_path, or a glob of files; null when hub is set
     hub: HubDatasetConfig | None
-    format: SourceFormat  # auto looks at the first row's keys
-    role: SourceRole  # pool: split by hash into train/val[/test]; test: held out as given
+    format: SourceFormat  # auto looks at the first rows' keys
+    role: SourceRole  # pool: split by hash; replay: training only, for the mixture; test, benchmark: held out as given
+    columns: Mapping[Text, Text]  # a key of the format -> the rows' own name for it; empty: the names are the format's
+    system_prompt: str | None  # for this source's conversations without one; null: data.system_prompt
+    task_prefix: str | None  # put before the first user message, to tell tasks apart
+    weight: NotNegative | None  # share of the training rows relative to the other weighted sources; null: every row
+    count: Count | None  # exactly so many training rows; more than there are repeats them; null: every row
+
+
+class MixtureConfig(Strict):
+    """How the training rows of several sources are put together; validation and test rows are never mixed."""
+
+    n_rows: Count | None  # rows of the weighted sources together; null: as many as no repeated row allows
+    replay_fraction: BelowOne  # share of the training rows that comes from sources with role replay
 
 
 class DataConfig(Strict):
@@ -192,6 +225,7 @@ class DataConfig(Strict):
     name: Name
     tracked_path: RepoPath  # what DVC watches: the folder, or for hub datasets their conf file
     sources: Sources
+    mixture: MixtureConfig
     meta_fields: Texts  # extra row keys that are carried to evaluation untouched
     system_prompt: str | None  # put before every conversation that has no system message
     max_rejected_fraction: Fraction  # of rows read; ingest fails above it
@@ -203,32 +237,149 @@ class RuleConfig(Strict):
     enabled: bool
 
 
+class EncodingRuleConfig(Strict):
+    """U+FFFD, control characters, lone surrogates, mojibake."""
+
+    enabled: bool
+    action: Literal["repair", "reject"]  # repair: with ftfy, and reject what it cannot mend
+
+
 class LengthRuleConfig(Strict):
     """Reject rows by length."""
 
     enabled: bool
     min_chars: CountOrZero  # characters, per message or text
     max_chars: Count  # characters, per message or text
+    max_tokens: Count | None  # tokens of the whole row; null: not counted
+    tokenizer: RepoPath  # the tokenizer.json that max_tokens counts with; DVC watches it
+
+
+class SpecialTokensRuleConfig(Strict):
+    """Control tokens of chat templates written out inside a text."""
+
+    enabled: bool
+    tokens: Texts  # as they are spelled
+
+
+class RepetitionRuleConfig(Strict):
+    """Text that repeats itself (Rae et al. 2021, "Scaling Language Models ... Gopher", table A1)."""
+
+    enabled: bool
+    min_words: Count  # shorter texts are not judged
+    max_duplicate_line_fraction: Fraction  # of the lines
+    max_top_bigram_fraction: Fraction  # of the words, in the most frequent run of 2 words
+    max_top_trigram_fraction: Fraction
+    max_top_fourgram_fraction: Fraction
+    max_duplicate_fivegram_fraction: Fraction  # of the words, in runs of 5 words that occur more than once
+    max_duplicate_tengram_fraction: Fraction
+
+
+class LanguageRuleConfig(Strict):
+    """Which languages messages may be in."""
+
+    enabled: bool
+    languages: Texts  # ISO 639-1 codes
+    min_confidence: Fraction  # of another language, before a message is rejected for it
+    min_letters: Count  # shorter messages are not judged
+
+
+class ToxicityRuleConfig(Strict):
+    """Insults and obscenities, by a lexicon."""
+
+    enabled: bool
+    languages: Texts  # ISO 639-1 codes of the lexicons
+    max_words: CountOrZero  # words of the lexicon a row may hold
+    allowed_words: Texts  # words of the lexicon that are fine in this data
 
 
 class PiiRuleConfig(Strict):
-    """E-mail addresses and phone numbers."""
+    """Personal data and secrets: redact puts a placeholder in its place, drop rejects the row, keep lets it be."""
 
     enabled: bool
-    action: Literal["redact", "drop"]  # replace the address by a placeholder, or reject the row
+    email: PiiAction
+    phone: PiiAction
+    ip: PiiAction  # public addresses, IPv4 and IPv6
+    card: PiiAction  # payment cards (Luhn)
+    iban: PiiAction  # bank accounts (checksum)
+    national_id: PiiAction  # identity, tax and social security numbers with a checksum or an unmistakable form
+    secret: PiiAction  # cloud, hub and API keys, tokens, private keys
+
+
+class NearDuplicatesRuleConfig(Strict):
+    """MinHash LSH over runs of words; candidates are verified by their exact Jaccard similarity."""
+
+    enabled: bool
+    ngram: Count  # words in a run
+    bands: Count  # more bands find more pairs
+    rows_per_band: Count  # more rows find fewer, more similar pairs
+    min_jaccard: Annotated[float, Field(gt=0, le=1)]  # of the two rows' runs, from which on they are copies
 
 
 class CleanConfig(Strict):
-    """Cleaning rules."""
+    """Cleaning rules, and what carries them out."""
 
-    encoding: RuleConfig  # U+FFFD, control characters, lone surrogates, mojibake
+    engine: Literal["local", "ray"]  # processes of this machine, or a Ray cluster; the same bytes come out
+    workers: Count | None  # processes; null: one per core
+    encoding: EncodingRuleConfig
+    whitespace: RuleConfig  # line ends, trailing and repeated spaces; never in code, JSON, tables or mathematics
     empties: RuleConfig  # a message or text without a visible character
     length: LengthRuleConfig
+    special_tokens: SpecialTokensRuleConfig
     refusals: RuleConfig  # assistant answers that decline
+    language: LanguageRuleConfig
+    toxicity: ToxicityRuleConfig
+    repetition: RepetitionRuleConfig
     pii: PiiRuleConfig
     exact_duplicates: RuleConfig
-    near_duplicates: RuleConfig  # the same after folding case, punctuation and white space
+    folded_duplicates: RuleConfig  # the same words, whatever their case, punctuation and white space
+    near_duplicates: NearDuplicatesRuleConfig
     max_rejected_fraction: Fraction  # of the examples; clean fails above it
+
+
+class ContaminationConfig(Strict):
+    """Training rows that a held-out row (role test or benchmark, or drawn for the test) gives away."""
+
+    action: Literal["drop", "fail"]
+    ngram: Count | None  # words in a row that both hold; null: not compared (equal prompts always are)
+    max_ngram_rows: Count  # a run of words in more training rows than this is their template, and gives nothing away
+    min_jaccard: Annotated[float, Field(gt=0, le=1)] | None  # of near copies; null: not compared
+
+
+class EndpointConfig(Strict):
+    """Who writes: a server that speaks OpenAI's chat completions."""
+
+    base_url: Address
+    model: Text  # as the endpoint calls it
+    api_key_env: Text | None  # NAME of the environment variable that holds the key; null: sent without a key
+    limit_parameter: Literal["max_tokens", "max_completion_tokens"]  # how the endpoint calls a job's max_tokens
+    sends_seed: bool  # send the experiment's seed along
+    timeout_s: Positive  # seconds an answer may take
+    max_retries: CountOrZero  # attempts after the first, when the endpoint is busy, failing or silent
+    concurrency: Count  # requests under way at once
+    max_total_tokens: Count  # tokens, prompts and answers, that one run may use
+
+
+class TeacherJobConfig(Strict):
+    """What the teacher writes, from which rows."""
+
+    name: Name
+    kind: Literal["rewrite", "generate"]  # rewrite: a row with one text replaced; generate: new prompts and answers
+    source: Name  # a source with role pool, whose clean rows are shown to the teacher
+    n_rows: Count | None  # rows of it, drawn by the hash of seed and id; null: every row
+    template: RepoPath  # in the folder of templates
+    target: Literal["answer", "prompt"] | None  # what rewrite replaces: the last answer or the last user message
+    temperature: NotNegative | None  # of sampling; null: not sent, the endpoint's own
+    max_tokens: Count  # tokens an answer may have
+
+
+class AugmentConfig(Strict):
+    """Rows written by a teacher model."""
+
+    endpoint: EndpointConfig | None  # null without jobs
+    jobs: Annotated[tuple[TeacherJobConfig, ...], Field(strict=False)]  # none: no network, no new rows
+    max_rejected_fraction: Fraction  # of the rows in the answers; augment fails above it
+    stages: Annotated[tuple[Literal["teacher"], ...], Field(strict=False)]  # none: no stage
+    examples: Literal["data/clean/examples.jsonl", "data/augmented/clean/examples.jsonl"]  # what split divides
 
 
 class SplitConfig(Strict):
@@ -237,7 +388,7 @@ class SplitConfig(Strict):
     val_fraction: BelowOne  # of the pool
     test_fraction: BelowOne  # of the pool, when no source has role test
     salt: Text  # another word draws another split
-    on_contamination: Literal["drop", "fail"]  # what to do with a pool row whose prompt is in a test source
+    contamination: ContaminationConfig
 
 
 class TrainConfig(Strict):
@@ -332,6 +483,7 @@ class Params(Strict):
     recipe: RecipeConfig
     data: DataConfig
     clean: CleanConfig
+    augment: AugmentConfig
     split: SplitConfig
     train: TrainConfig
     hardware: HardwareConfig

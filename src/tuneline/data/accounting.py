@@ -1,61 +1,95 @@
 """Counts of rows as metrics, and the limits on what may be lost."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from tuneline.config.schema import SourceConfig
 from tuneline.data.records import Example, Rejected
-from tuneline.data.settings import Source
 from tuneline.errors import DataError
 
 _REASON_CHARS = 200
 
 
-def count_rows(
-    kept: Sequence[Example], rejected: Sequence[Rejected], rules: Iterable[str], sources: Iterable[Source]
-) -> dict[str, int | float]:
-    """Rows read, kept and rejected: in all, by rule (zero for one that found nothing) and by source."""
-    by_rule = Counter(row.rule for row in rejected)
-    kept_from = Counter(example.source for example in kept)
-    rejected_from = Counter(row.source for row in rejected)
-    metrics: dict[str, int | float] = {
-        "n_read": len(kept) + len(rejected),
-        "n_kept": len(kept),
-        "n_rejected": len(rejected),
-        "rejected_fraction": _fraction(len(rejected), len(kept) + len(rejected)),
-    }
-    metrics |= {f"n_rejected_by_{rule}": by_rule[rule] for rule in rules}
-    for source in sources:
-        metrics[f"n_kept_from_{source.name}"] = kept_from[source.name]
-        metrics[f"n_rejected_from_{source.name}"] = rejected_from[source.name]
-    return metrics
+@dataclass(slots=True)
+class Tally:
+    """Rows kept and rejected so far; tallies of parts of the rows add up to the tally of all."""
 
+    kept: Counter[str] = field(default_factory=Counter)  # by source
+    rejected: Counter[tuple[str, str]] = field(default_factory=Counter)  # by source and rule
+    changed: Counter[str] = field(default_factory=Counter)  # what rules mended, by kind
+    first: dict[str, str] = field(default_factory=dict)  # rule -> the first row it rejected, and why
 
-def check_survivors(
-    n_kept: int, rejected: Sequence[Rejected], max_rejected_fraction: float, key: str, path: Path
-) -> None:
-    """Raises `DataError` when no row is left, or more than the share that `key` allows was rejected.
+    def keep(self, example: Example) -> None:
+        self.kept[example.source] += 1
 
-    `path` is the file of rejected rows, written before: a failed run leaves the reasons, not the result.
-    """
-    n_read = n_kept + len(rejected)
-    fraction = _fraction(len(rejected), n_read)
-    if n_read and n_kept and fraction <= max_rejected_fraction:
-        return
-    limit = f"more than {key} {max_rejected_fraction:g}" if n_kept else "so no row is left"
-    raise DataError(
-        f"{len(rejected)} of {n_read} rows rejected ({fraction:.3g}), {limit}; {_most_frequent(rejected)}"
-        f" all of them: {path}; mend the rows" + (f" or raise {key}" if n_kept else "")
-    )
+    def reject(self, row: Rejected) -> None:
+        self.rejected[row.source, row.rule] += 1
+        if row.rule not in self.first:
+            self.first[row.rule] = f"{row.source}:{row.line} ({row.reason[:_REASON_CHARS]})"
 
+    def add(self, later: "Tally") -> None:
+        """Take in the tally of rows behind those counted so far."""
+        self.kept += later.kept
+        self.rejected += later.rejected
+        self.changed += later.changed
+        self.first = later.first | self.first
 
-def _most_frequent(rejected: Sequence[Rejected]) -> str:
-    if not rejected:
-        return ""
-    rule, n_rows = Counter(row.rule for row in rejected).most_common(1)[0]
-    first = next(row for row in rejected if row.rule == rule)
-    return f"most often {rule} ({n_rows}), first {first.source}:{first.line} ({first.reason[:_REASON_CHARS]});"
+    @property
+    def n_kept(self) -> int:
+        return self.kept.total()
 
+    @property
+    def n_rejected(self) -> int:
+        return self.rejected.total()
 
-def _fraction(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
+    def by_rule(self) -> Counter[str]:
+        """Rejected rows of every source, by rule."""
+        counts: Counter[str] = Counter()
+        for (_, rule), n_rows in self.rejected.items():
+            counts[rule] += n_rows
+        return counts
+
+    def metrics(self, rules: Iterable[str], sources: Iterable[SourceConfig]) -> dict[str, int | float]:
+        """Rows read, kept and rejected: in all, by rule (zero for one that found nothing), by source and by both."""
+        by_rule = self.by_rule()
+        n_read = self.n_kept + self.n_rejected
+        metrics: dict[str, int | float] = {
+            "n_read": n_read,
+            "n_kept": self.n_kept,
+            "n_rejected": self.n_rejected,
+            "rejected_fraction": self.n_rejected / n_read if n_read else 0.0,
+        }
+        metrics |= {f"n_rejected_by_{rule}": by_rule[rule] for rule in rules}
+        for name in [source.name for source in sources]:
+            metrics[f"n_kept_from_{name}"] = self.kept[name]
+            metrics[f"n_rejected_from_{name}"] = sum(n for (source, _), n in self.rejected.items() if source == name)
+            of_rules = {rule: n for (source, rule), n in self.rejected.items() if source == name}
+            metrics |= {f"n_rejected_from_{name}_by_{rule}": n for rule, n in of_rules.items()}
+        return metrics
+
+    def changed_metrics(self, kinds: Iterable[str]) -> dict[str, int | float]:
+        """What rules mended, by kind; zero for what none did."""
+        return {f"n_mended_{kind}": self.changed[kind] for kind in kinds}
+
+    def check(self, max_rejected_fraction: float, key: str, path: Path) -> None:
+        """Raises `DataError` when no row is left, or more than the share that `key` allows was rejected.
+
+        `path` is the file of rejected rows, written before: a failed run leaves the reasons, not the result.
+        """
+        n_read = self.n_kept + self.n_rejected
+        fraction = self.n_rejected / n_read if n_read else 0.0
+        if self.n_kept and fraction <= max_rejected_fraction:
+            return
+        limit = f"more than {key} {max_rejected_fraction:g}" if self.n_kept else "so no row is left"
+        raise DataError(
+            f"{self.n_rejected} of {n_read} rows rejected ({fraction:.3g}), {limit}; {self._most_frequent()}"
+            f" all of them: {path}; mend the rows" + (f" or raise {key}" if self.n_kept else "")
+        )
+
+    def _most_frequent(self) -> str:
+        if not self.rejected:
+            return ""
+        rule, n_rows = self.by_rule().most_common(1)[0]
+        return f"most often {rule} ({n_rows}), first {self.first[rule]};"

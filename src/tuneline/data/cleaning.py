@@ -1,148 +1,169 @@
-"""The cleaning rules in their order. A rule is a pure function, a section of conf/clean and a counter.
+"""Files of examples cleaned, part by part in several processes: rules on single rows first, then those on copies.
 
-To add one: its function in a module of this room, its section (`settings.Cleaning`, the schema, conf/clean),
-and its line in `_row_rules` or `_set_rules`. Nothing else knows the rules by name.
+The parts, and with them every byte that comes out, depend on the files alone: not on the engine or the number of
+processes. Memory grows by about 60 bytes a row, whatever the rows' size.
 """
 
-from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import BinaryIO
 
-from tuneline.data.dedup import exact_duplicates, near_duplicates
-from tuneline.data.encoding import encoding_problem
-from tuneline.data.lengths import empty_problem, length_problem
-from tuneline.data.pii import KINDS, Redacted, redact_example
-from tuneline.data.records import Example, Rejected, as_json
-from tuneline.data.refusals import refusal_problem
-from tuneline.data.settings import Cleaning, Length, Pii, Source, Switch
-from tuneline.errors import DataError
+import numpy as np
 
-RowRule = Callable[[Example], str | Redacted | None]  # a reason to reject, a changed row, or None: nothing found
-SetRule = Callable[[Sequence[Example]], Mapping[int, str]]  # index -> reason, for rows that others make superfluous
+from tuneline.config.schema import CleanConfig, SourceConfig
+from tuneline.data.accounting import Tally
+from tuneline.data.comparing import SET_RULES, Copy, find_copies
+from tuneline.data.engines import engine
+from tuneline.data.parallel import line_ranges
+from tuneline.data.parts import Part, Work, clean_part
+from tuneline.data.records import Json, as_line, rejected_as_json, rejection
+from tuneline.data.row_rules import enabled_rules, row_rules
+from tuneline.data.shingles import offsets_of
+from tuneline.output import atomic_file, scratch_folder
 
+HELD_OUT_ROLES = ("test", "benchmark")  # any two ways to clean are scored on the same rows
+_PART_BYTES = 2**21  # small enough that the last parts end together, large enough for the rules' arrays
 
-@dataclass(slots=True)
-class Cleaned:
-    """What came out, ordered by source, then line."""
-
-    examples: list[Example] = field(default_factory=list)
-    rejected: list[Rejected] = field(default_factory=list)
-    n_redacted_rows: int = 0  # also of rows that turned out to be copies then
-    n_redactions: Counter[str] = field(default_factory=Counter)  # by kind
-
-    def redaction_counts(self) -> dict[str, int | float]:
-        """Rows that a redaction changed, and placeholders put in by kind, as metrics."""
-        counts: dict[str, int | float] = {f"n_redacted_{kind}s": self.n_redactions[kind] for kind in KINDS}
-        return counts | {"n_redacted_rows": self.n_redacted_rows}
+Watched = Callable[[Iterable[int]], Iterable[int]]
+Check = Callable[[Tally], None]
 
 
-def _row_rules(rules: Cleaning) -> list[tuple[str, Switch, RowRule]]:
-    """Rules that look at one row, cheapest and most damning first; redaction last, on rows that will stay."""
-    return [
-        ("encoding", rules.encoding, encoding_problem),
-        ("empties", rules.empties, empty_problem),
-        ("length", rules.length, _length_rule(rules.length)),
-        ("refusals", rules.refusals, refusal_problem),
-        ("pii", rules.pii, _pii_rule(rules.pii)),
-    ]
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Files that cleaning writes, each whole or not at all."""
+
+    examples: Path
+    rejected: Path
+    clusters: Path  # a kept row and its copies a line
 
 
-def _set_rules(rules: Cleaning) -> list[tuple[str, Switch, SetRule]]:
-    """Rules that compare rows; after redaction, as rows that differ in an address only are copies."""
-    return [
-        ("exact_duplicates", rules.exact_duplicates, exact_duplicates),
-        ("near_duplicates", rules.near_duplicates, near_duplicates),
-    ]
-
-
-def rule_names(rules: Cleaning) -> list[str]:
+def rule_names(rules: CleanConfig) -> list[str]:
     """Every rule in its order, switched on or not."""
-    return [name for name, _, _ in _row_rules(rules)] + [name for name, _, _ in _set_rules(rules)]
+    return [name for name, _, _ in row_rules(rules)] + list(SET_RULES)
 
 
-def clean(examples: Iterable[Example], sources: Sequence[Source], rules: Cleaning) -> Cleaned:
-    """Apply the rules to the pool; of several copies the one with the smallest (source order, line) stays.
+def clean_files(
+    examples: Sequence[Path],
+    outputs: Outputs,
+    sources: Sequence[SourceConfig],
+    rules: CleanConfig,
+    watched: Watched,
+    check: Check,
+) -> Tally:
+    """Apply the rules to the pool's rows, which keep their order, as if the files were one.
 
-    Rows of test sources are held out as given: no rule touches them, so that any two ways to clean are scored on the
-    same rows. A pool row with a test row's prompt stays here too; it is the split's business (contamination).
+    `watched` gets an item per row done. `check` sees the counts before the examples' file appears, and may raise.
+
+    Rows of test and benchmark sources are held out as given: no rule touches them. A pool row with a test row's
+    prompt stays here too; it is the split's business (contamination).
     """
-    order = {source.name: number for number, source in enumerate(sources)}
-    tests = {source.name for source in sources if source.role == "test"}
-    cleaned = Cleaned()
-    pool = _pool(_known(examples, order), tests, cleaned.examples)
-    passed = _apply_row_rules(pool, _row_rules(rules), cleaned)
-    passed.sort(key=lambda example: (order[example.source], example.line))
-    cleaned.examples += _apply_set_rules(passed, _set_rules(rules), cleaned)
-    cleaned.examples.sort(key=lambda example: (order[example.source], example.line))
-    cleaned.rejected.sort(key=lambda row: (order[row.source], row.line))
-    return cleaned
+    enabled_rules(rules)  # first of all, so that a rule that cannot be made says so at once
+    names = tuple(source.name for source in sources)
+    held_out = frozenset(source.name for source in sources if source.role in HELD_OUT_ROLES)
+    with scratch_folder(outputs.examples) as folder, engine(rules.engine, rules.workers) as ordered:
+        ranges = enumerate(part for path in examples for part in line_ranges(path, _PART_BYTES))
+        cleaned = ordered(partial(clean_part, Work(rules, names, held_out, folder)), ranges)
+        parts: list[Part] = []
+        for _ in watched(_rows(cleaned, parts)):
+            pass
+        copies = find_copies(parts, rules, ordered) if parts else {}
+        return _write(parts, copies, outputs, check)
 
 
-def _known(examples: Iterable[Example], names: Container[str]) -> Iterator[Example]:
-    for example in examples:
-        if example.source not in names:
-            raise DataError(f"{example.source}:{example.line}: no such source in data.sources; run ingest again")
-        yield example
+def _rows(cleaned: Iterable[Part], parts: list[Part]) -> Iterator[int]:
+    """An item per row of each part that is done, which goes to `parts`."""
+    for part in cleaned:
+        parts.append(part)
+        yield from range(len(part.number) + len(part.rejected_number))
 
 
-def _pool(examples: Iterable[Example], tests: Container[str], held_out: list[Example]) -> Iterator[Example]:
-    """The rows that are cleaned, one by one for the progress bar; those of test sources go to `held_out`."""
-    for example in examples:
-        if example.source in tests:
-            held_out.append(example)
-        else:
-            yield example
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What messages and clusters say of a row."""
+
+    place: str
+    id: str
 
 
-def _apply_row_rules(
-    examples: Iterable[Example], rules: Sequence[tuple[str, Switch, RowRule]], cleaned: Cleaned
-) -> list[Example]:
-    enabled = [(name, rule) for name, switch, rule in rules if switch.enabled]
-    passed = []
-    for read in examples:
-        example = read
-        for name, rule in enabled:
-            found = rule(example)
-            if isinstance(found, str):
-                cleaned.rejected.append(_rejected(read, name, found))
-                break
-            if found is not None:
-                example = found.example
-                cleaned.n_redacted_rows += 1
-                cleaned.n_redactions.update(found.counts)
-        else:
-            passed.append(example)
-    return passed
+@dataclass(frozen=True, slots=True)
+class _Copies:
+    """All copies, and the rows they and their reasons name; rows are numbered through all parts."""
+
+    of: Mapping[int, Copy]
+    rows: Mapping[int, _Row]
+
+    def reason(self, row: int) -> str:
+        copy = self.of[row]
+        place = self.rows[copy.kept].place
+        match copy.rule:
+            case "exact_duplicates":
+                return f"a copy of {place}"
+            case "folded_duplicates":
+                return f"the same words as {place}"
+        return f"a near copy of {place} (Jaccard similarity {copy.jaccard:.3f})"
+
+    def clusters(self) -> Iterator[dict[str, Json]]:
+        """Each row that stayed in the end, with the rows that went for it or for one of its copies."""
+        members: defaultdict[int, list[int]] = defaultdict(list)
+        for row, copy in self.of.items():
+            kept = copy.kept
+            while kept in self.of:
+                kept = self.of[kept].kept
+            members[kept].append(row)
+        for kept in sorted(members):
+            found: list[Json] = [self._copy_as_json(row) for row in sorted(members[kept])]
+            yield {"kept": self.rows[kept].place, "kept_id": self.rows[kept].id, "copies": found}
+
+    def _copy_as_json(self, row: int) -> dict[str, Json]:
+        copy = self.of[row]
+        return {"place": self.rows[row].place, "rule": copy.rule, "jaccard": round(copy.jaccard, 4)}
 
 
-def _apply_set_rules(
-    examples: list[Example], rules: Sequence[tuple[str, Switch, SetRule]], cleaned: Cleaned
-) -> list[Example]:
-    for name, switch, rule in rules:
-        if switch.enabled:
-            found = rule(examples)
-            cleaned.rejected += [_rejected(examples[index], name, reason) for index, reason in found.items()]
-            examples = [example for index, example in enumerate(examples) if index not in found]
-    return examples
+def _write(parts: Sequence[Part], copies: Mapping[int, Copy], outputs: Outputs, check: Check) -> Tally:
+    first = offsets_of(np.array([len(part.number) for part in parts], np.int64)).tolist()
+    named = sorted({*copies, *(copy.kept for copy in copies.values())})
+    known = _Copies(copies, dict(_look_up(parts, first, named)))
+    tally = Tally()
+    with _written(outputs.examples) as kept:
+        with _written(outputs.rejected) as rejected, _written(outputs.clusters) as clusters:
+            for part, begin in zip(parts, first, strict=False):
+                _write_part(part, begin, known, kept, rejected, tally)
+            clusters.writelines(as_line(cluster) for cluster in known.clusters())
+        check(tally)  # a failed run leaves the reasons behind, but no examples
+    return tally
 
 
-def _length_rule(limits: Length) -> RowRule:
-    return partial(length_problem, min_chars=limits.min_chars, max_chars=limits.max_chars)
+@contextmanager
+def _written(path: Path) -> Iterator[BinaryIO]:
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        yield file
 
 
-def _pii_rule(pii: Pii) -> RowRule:
-    match pii.action:
-        case "redact":
-            return redact_example
-        case "drop":
-            return _pii_problem
+def _look_up(parts: Sequence[Part], first: Sequence[int], rows: Sequence[int]) -> Iterator[tuple[int, _Row]]:
+    """The rows, which are in ascending order."""
+    for part, begin in zip(parts, first, strict=False):
+        end = begin + len(part.number)
+        here = rows[bisect_left(rows, begin) : bisect_left(rows, end)]
+        for row, example in zip(here, part.examples([row - begin for row in here]), strict=True):
+            yield row, _Row(example.place, example.id)
 
 
-def _pii_problem(example: Example) -> str | None:
-    found = redact_example(example)
-    return None if found is None else "holds " + " and ".join(f"{n} {kind}" for kind, n in found.counts.items() if n)
-
-
-def _rejected(example: Example, rule: str, reason: str) -> Rejected:
-    return Rejected(example.source, example.line, "clean", rule, reason, as_json(example))
+def _write_part(part: Part, begin: int, copies: _Copies, kept: BinaryIO, rejected: BinaryIO, tally: Tally) -> None:
+    """The part's kept rows, and its rejected ones in the order in which they were read."""
+    gone = [row for row in range(begin, begin + len(part.number)) if row in copies.of]
+    keep = np.ones(len(part.number), np.bool_)
+    keep[[row - begin for row in gone]] = False
+    kept.writelines(part.kept_lines(keep))
+    tally.add(part.tally)
+    tally.kept += part.count_by_source(keep)
+    lines = list(part.rejected_lines())
+    for row, example in zip(gone, part.examples([row - begin for row in gone]), strict=True):
+        found = rejection(example, "clean", copies.of[row].rule, copies.reason(row))
+        tally.reject(found)
+        lines.append((int(part.number[row - begin]), as_line(rejected_as_json(found))))
+    rejected.writelines(line for _, line in sorted(lines))

@@ -1,47 +1,185 @@
-"""Training rows that the test already holds: a score on them would be memory, not skill."""
+"""Training rows that give a held-out row away: a score on that one would be memory, not skill.
+
+exact: a prompt that the row answers is a held-out prompt, or one of its texts is a held-out answer of some length.
+ngram: a text of the row shares a run of words with a held-out text (Brown et al. 2020, appendix C); signs are no words.
+near: the Jaccard similarity of both rows' sets of runs of 5 words or signs is high.
+System messages are left out everywhere: a question stays the same question under other instructions.
+"""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
-from tuneline.data.records import Example, Message
+import numpy as np
 
-_WORD = re.compile(r"[^\W_]+")
+from tuneline.config.schema import ContaminationConfig
+from tuneline.data.held_out import (
+    MAX_PAIRS,
+    Found,
+    Index,
+    Indexes,
+    Near,
+    Overlap,
+    Table,
+    answers_of,
+    texts_of,
+    without_signs,
+)
+from tuneline.data.prompts import is_answered
+from tuneline.data.records import Example, Json
+from tuneline.data.shingles import Hashes, runs, sequence_keys, words
+
+Kind = Literal["exact", "ngram", "near"]
+
+KINDS: tuple[Kind, ...] = ("exact", "ngram", "near")
+_SHOWN_CHARS = 200
+_ASCII_SPACE = re.compile(r"[ \t\n\r\f\v]+")
 
 
-def group_key(example: Example) -> str:
-    """The prompt's words, case-folded: rows that share them are one question, on one side of a split.
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A training row and a held-out row that it gives away."""
 
-    The prompt is everything before the last answer (in text-to-SQL: schema and question), or the raw text.
-    System messages are left out: a question stays the same question under other instructions.
+    row: int
+    held_out: int
+    kind: Kind
+    link: str  # what the row does to the held-out one, for messages: "it answers the prompt of"
+    shared: str  # text in both; empty for near copies
+    jaccard: float | None  # of near copies
+
+
+class Evidence:
+    """What training rows share with held-out ones, gathered part by part.
+
+    A run of words (or a whole answer) in more than settings.max_ngram_rows training rows is their template, and gives
+    nothing away. What is held in memory is bounded by the held-out rows, however many training rows there are.
     """
-    return _prompt_key(example.messages[:-1]) if example.text is None else _words(example.text)
+
+    def __init__(self, index: Index, held_out: Sequence[Example], settings: ContaminationConfig) -> None:
+        self._index, self._held_out, self._ngram = index, held_out, settings.ngram
+        self._answers = _Sightings(len(index.answers.keys), settings.max_ngram_rows)
+        self._runs = _Sightings(len(index.runs.keys), settings.max_ngram_rows)
+        self._near: list[Near] = []
+
+    def add(self, overlap: Overlap) -> None:
+        """Take in another part."""
+        self._answers.add(overlap.answers)
+        self._runs.add(overlap.runs)
+        self._near.append(overlap.near)
+
+    def pairs(self, prompts: Found) -> dict[int, list[Pair]]:
+        """Row -> its pairs, given the rows with held-out prompts; the rows are in ascending order.
+
+        Exact ones come first, then runs, then near copies; of each way at most MAX_PAIRS.
+        """
+        pairs: dict[int, list[Pair]] = {}
+        for found in (self._with_prompt(prompts), self._with_answer(), self._with_run(), self._near_copies()):
+            for pair in found:
+                pairs.setdefault(pair.row, []).append(pair)
+        return dict(sorted(pairs.items()))
+
+    def _with_prompt(self, prompts: Found) -> Iterator[Pair]:
+        for match in _closest(prompts, self._index.prompts):
+            shared = _shown("\n".join(_prompt(self._held_out[match.held_out])))
+            yield Pair(match.row, match.held_out, "exact", "it answers the prompt of", shared, None)
+
+    def _with_answer(self) -> Iterator[Pair]:
+        for match in _closest(self._answers.telling(), self._index.answers):
+            texts = answers_of(self._held_out[match.held_out])
+            keys = sequence_keys(without_signs(words(texts))).tolist()
+            shared = _shown(texts[keys.index(int(self._index.answers.keys[match.keys[0]]))])
+            yield Pair(match.row, match.held_out, "exact", "it holds the answer of", shared, None)
+
+    def _with_run(self) -> Iterator[Pair]:
+        link = f"it has {self._ngram} words in a row in common with"
+        for match in _closest(self._runs.telling(), self._index.runs):
+            keys = self._index.runs.keys[match.keys]
+            shared = _first_stretch(self._held_out[match.held_out], keys, self._ngram or 0)
+            yield Pair(match.row, match.held_out, "ngram", link, shared, None)
+
+    def _near_copies(self) -> Iterator[Pair]:
+        for near in self._near:
+            for row, other, jaccard in zip(*(column.tolist() for column in near), strict=True):
+                link = f"it is a near copy (Jaccard similarity {jaccard:.3f}) of"
+                yield Pair(row, other, "near", link, "", jaccard)
 
 
-def contaminated(learned: Sequence[Example], held_out: Iterable[Example]) -> dict[int, str]:
-    """Index -> reason for every row one of whose prompts is held out; each assistant turn answers a prompt."""
-    tests: dict[str, Example] = {}
-    for example in held_out:
-        tests.setdefault(group_key(example), example)
-    found: dict[int, str] = {}
-    for index, example in enumerate(learned):
-        test = next((tests[key] for key in _prompt_keys(example) if key in tests), None)
-        if test is not None:
-            found[index] = f"it answers the prompt of {test.source}:{test.line}, a test row"
-    return found
+class _Sightings:
+    """Rows that have a key, without keys that more than `max_rows` rows have."""
+
+    def __init__(self, n_keys: int, max_rows: int) -> None:
+        self._max_rows = max_rows
+        self._n_rows = np.zeros(n_keys, np.int64)
+        self._parts: list[Found] = []  # a key's rows only until they are too many
+
+    def add(self, found: Found) -> None:
+        few = self._n_rows[found.keys] <= self._max_rows
+        np.add.at(self._n_rows, found.keys, 1)
+        self._parts.append(Found(found.rows[few], found.keys[few]))
+
+    def telling(self) -> Found:
+        """All rows, by the keys that are no template."""
+        none = np.zeros(0, np.int64)
+        rows = np.concatenate([none, *(part.rows for part in self._parts)])
+        keys = np.concatenate([none, *(part.keys for part in self._parts)])
+        rare = self._n_rows[keys] <= self._max_rows
+        return Found(rows[rare], keys[rare])
 
 
-def _prompt_keys(example: Example) -> list[str]:
-    """The key of what is before each assistant turn, as every such turn is learned; for raw text the text's own."""
+class _Match(NamedTuple):
+    row: int
+    held_out: int
+    keys: Indexes  # that both have
+
+
+def _closest(found: Found, table: Table) -> Iterator[_Match]:
+    """For each row the held-out rows with the most keys in common, the earlier one first among equals."""
+    order = np.argsort(found.rows, kind="stable")
+    rows, keys = found.rows[order], found.keys[order]
+    for of_row in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows)) + 1) if len(rows) else []:
+        having = [table.having(key) for key in keys[of_row].tolist()]
+        others, n_shared = np.unique(np.concatenate(having), return_counts=True)
+        for best in np.lexsort((others, -n_shared))[:MAX_PAIRS]:
+            is_shared = [others[best] in some for some in having]
+            yield _Match(int(rows[of_row[0]]), int(others[best]), keys[of_row][is_shared])
+
+
+def _prompt(example: Example) -> list[str]:
     if example.text is not None:
-        return [group_key(example)]
-    turns = [number for number, message in enumerate(example.messages) if message.role == "assistant"]
-    return [_prompt_key(example.messages[:number]) for number in turns]
+        return [example.text]
+    turns = example.messages[:-1] if is_answered(example) else example.messages
+    return [message.content for message in turns if message.role != "system"]
 
 
-def _prompt_key(messages: Sequence[Message]) -> str:
-    return _words("\n".join(message.content for message in messages if message.role != "system"))
+def _first_stretch(example: Example, keys: Hashes, ngram: int) -> str:
+    """The words of the first runs with these keys that are one behind the other, as they are written there."""
+    for text in texts_of(example):
+        pieces = _ASCII_SPACE.split(text)  # every one is between two words
+        places = np.repeat(np.arange(len(pieces)), np.diff(without_signs(words(pieces)).offsets))
+        plain = without_signs(words([text]))
+        if len(plain.hashes) >= ngram:
+            found = np.flatnonzero(np.isin(runs(plain, ngram).hashes, keys))
+            if len(found):
+                last = found[np.flatnonzero(np.diff(found, append=-1) != 1)[0]] + ngram - 1
+                return _shown(" ".join(pieces[places[found[0]] : places[last] + 1]))
+    return ""
 
 
-def _words(text: str) -> str:
-    folded = text.casefold()
-    return " ".join(_WORD.findall(folded)) or folded  # a prompt without a word is its own key
+def _shown(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 3]}..."
+
+
+def pair_as_json(pair: Pair, row: Example, held_out: Example) -> dict[str, Json]:
+    """The pair as it stands in a file."""
+    written: dict[str, Json] = {
+        "kind": pair.kind,
+        "row": row.place,
+        "row_id": row.id,
+        "held_out": held_out.place,
+        "held_out_id": held_out.id,
+    }
+    if pair.jaccard is None:
+        return written | {"shared": pair.shared}
+    return written | {"jaccard": round(pair.jaccard, 4)}

@@ -1,8 +1,9 @@
-"""What a conversation must look like, whatever format it came in."""
+"""What the messages of a row must look like, whatever format it came in."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from tuneline.data.records import ROLES, Message, Role
+from tuneline.data.records import ROLES, Example, Message, Role
 
 # who may speak after whom; "" is the start
 _MAY_FOLLOW: dict[str, tuple[Role, ...]] = {
@@ -22,10 +23,10 @@ class RowProblem(ValueError):  # noqa: N818  (a row's, not the program's)
         self.rule = rule
 
 
-def known_role(name: str, names: dict[str, Role], number: int) -> Role:
+def known_role(name: str, names: dict[str, Role], place: str) -> Role:
     """The canonical role for a format's own name of it. Raises `RowProblem` for one it does not have."""
     if name not in names:
-        raise RowProblem("conversation", f"message {number}: role {name!r} is unknown; allowed: {', '.join(names)}")
+        raise RowProblem("conversation", f"{place}: role {name!r} is unknown; allowed: {', '.join(names)}")
     return names[name]
 
 
@@ -38,16 +39,60 @@ def with_system_prompt(messages: tuple[Message, ...], system_prompt: str | None)
     return messages if system_prompt is None else (Message("system", system_prompt), *messages)
 
 
+def with_task_prefix(messages: tuple[Message, ...], task_prefix: str | None) -> tuple[Message, ...]:
+    """The messages with `task_prefix` put before the first user message, as it is: it brings its own white space."""
+    for index, message in enumerate(messages):
+        if task_prefix is not None and message.role == "user":
+            asked = replace(message, content=task_prefix + message.content)
+            return (*messages[:index], asked, *messages[index + 1 :])
+    return messages
+
+
+def check_pair(example: Example) -> None:
+    """Raises `RowProblem` unless chosen and rejected are both what may follow the messages."""
+    check_prompt(example.messages)
+    check_continuation(example.messages, example.chosen, "chosen")
+    check_continuation(example.messages, example.rejected, "rejected")
+
+
 def check_conversation(messages: Sequence[Message]) -> None:
-    """Raises `RowProblem` unless user and assistant (and its tools) take turns, the assistant last."""
+    """Raises `RowProblem` unless user and assistant (and its tools) take turns, the assistant last.
+
+    What the messages say does not matter here: an empty answer is the business of a cleaning rule.
+    """
+    last = _last_in_turn(messages)
+    if last != "assistant":
+        what = f"the last message is {last}'s" if last else "there is no message"
+        raise RowProblem("conversation", f"{what}; a conversation ends with assistant, whose answer is learned")
+
+
+def check_prompt(messages: Sequence[Message]) -> None:
+    """Raises `RowProblem` unless the messages take turns and wait for an answer."""
+    last = _last_in_turn(messages)
+    if last not in ("user", "tool"):
+        what = f"the last message is {last}'s" if last else "there is no message"
+        raise RowProblem("conversation", f"{what}; a prompt ends with user or tool, whom the model answers")
+
+
+def check_continuation(prompt: Sequence[Message], continuation: Sequence[Message], name: str) -> None:
+    """Raises `RowProblem` unless the continuation is what the assistant (and its tools) may say after the prompt."""
+    for number, message in enumerate(continuation, 1):
+        if message.role not in ("assistant", "tool"):
+            raise RowProblem("conversation", f"{name}, message {number}: {message.role} speaks; only answers differ")
+    try:
+        check_conversation((*prompt, *continuation))
+    except RowProblem as problem:
+        raise RowProblem(problem.rule, f"{name}: {problem}") from None
+
+
+def _last_in_turn(messages: Sequence[Message]) -> str:
+    """The last message's role, "" for no message. Raises `RowProblem` when someone speaks out of turn."""
     before = ""
     for number, message in enumerate(messages, 1):
         if message.role not in _MAY_FOLLOW[before]:
             raise RowProblem("conversation", _out_of_turn(number, message.role, before))
         before = message.role
-    if before != "assistant":
-        last = f"the last message is {before}'s" if before else "there is no message"
-        raise RowProblem("conversation", f"{last}; a conversation ends with assistant, whose answer is learned")
+    return before
 
 
 def _out_of_turn(number: int, role: Role, before: str) -> str:

@@ -1,48 +1,196 @@
-"""Copies of a row: the same content, or the same up to case, punctuation and white space."""
+"""Copies of a row: the same content, the same words, or nearly the same runs of words.
 
-import re
-import unicodedata
-from collections.abc import Callable, Hashable, Sequence
+Of several copies stays the one of the earliest source, of those the longest, of those the one with the smallest id:
+which that is depends on the rows alone, not on their order.
+"""
 
-from tuneline.data.records import Example
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
-# Punctuation of prose. Signs that carry meaning in code, SQL and mathematics stay
-# (+ - * / < > = % & | ^ ~ # $ @ \ _ and brackets), so that "x > 5" and "x < 5" are no copies of each other.
-_PROSE_SIGNS = ".,;:!?'\"`´…·•¡¿‘’‚‛“”„‟«»‹›–—―。，、；：！？「」『』《》〈〉（）·"
-_SPACES = re.compile(r"\s+")
-_FOLDED_SIGNS = str.maketrans(dict.fromkeys(_PROSE_SIGNS, " "))
+import numpy as np
+from numpy.typing import NDArray
+
+from tuneline.config.schema import CleanConfig, NearDuplicatesRuleConfig
+from tuneline.data.minhash import band_keys_of
+from tuneline.data.records import Example, message_texts
+from tuneline.data.shingles import Grams, Hashes, mixed, offsets_of, runs, sequence_keys, sums, words
+
+Indexes = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+MAX_COMPARED = 1000  # kept rows that one row is compared with: rows of one template would take quadratic time
+_ROWS_AT_ONCE = 200  # their words' hashes then stay in the processor's cache
+_SYSTEM = 1
+_ROLES = {"system": _SYSTEM, "user": 2, "assistant": 3, "tool": 4}
+_KINDS = {"conversation": 1, "text": 2, "preference": 3, "labelled": 4, "prompt": 5}
 
 
-def exact_duplicates(examples: Sequence[Example]) -> dict[int, str]:
-    """Index -> reason for every example whose messages, text and meta an earlier one has."""
-    return _repeated(examples, lambda example: example.id)
+class Keys(NamedTuple):
+    """What rows are compared by: equal numbers, equal rows in that sense."""
+
+    content: Hashes  # [n_rows] the id
+    folded: Hashes  # [n_rows] words in order, roles and labels
+    bands: Hashes  # [n_rows, bands] see minhash.band_keys
 
 
-def near_duplicates(examples: Sequence[Example]) -> dict[int, str]:
-    """Index -> reason for every example that an earlier one equals after `fold`."""
-    return _repeated(examples, folded_key)
+class Copies(NamedTuple):
+    """Rows that another one makes superfluous."""
+
+    rows: Indexes  # [n_copies] ascending
+    kept: Indexes  # [n_copies] the row that stays instead
+    jaccard: NDArray[np.float64]  # [n_copies] 1.0 for equal ones
 
 
-def folded_key(example: Example) -> tuple[str, ...]:
-    """The example's roles and texts, folded: equal keys, near-identical examples."""
+def keys_of(examples: Sequence[Example], rules: CleanConfig) -> Keys:
+    """The keys that the enabled rules need; without near duplicates `bands` has no column."""
+    pieces = [_keys_of(examples[i : i + _ROWS_AT_ONCE], rules) for i in range(0, len(examples), _ROWS_AT_ONCE)]
+    if not pieces:
+        n_bands = rules.near_duplicates.bands if rules.near_duplicates.enabled else 0
+        return Keys(*(np.empty(shape, np.uint64) for shape in (0, 0, (0, n_bands))))
+    content, folded, bands = ([piece[column] for piece in pieces] for column in range(3))
+    return Keys(np.concatenate(content), np.concatenate(folded), np.concatenate(bands))
+
+
+def _keys_of(examples: Sequence[Example], rules: CleanConfig) -> Keys:
+    content = np.array([int(example.id, 16) for example in examples], np.uint64)
+    if not (rules.folded_duplicates.enabled or rules.near_duplicates.enabled):
+        return Keys(content, content, np.empty((len(examples), 0), np.uint64))
+    parts = [list(_parts(example)) for example in examples]
+    of_parts = words([text for row in parts for _, text in row])
+    numbers = np.array([number for row in parts for number, _ in row], np.uint64)
+    n_parts = np.fromiter(map(len, parts), np.int64, len(parts))
+    folded = sums(mixed(_folded_keys(of_parts, parts) + numbers), offsets_of(n_parts))
+    # Rows of other kinds and labels never meet: one answer marked good and marked bad is no copy.
+    kinds = np.array([_KINDS[example.kind] + 10 * bool(example.label) for example in examples], np.uint64)
+    return Keys(content, mixed(folded + kinds), _bands(of_parts, numbers, n_parts, kinds, rules.near_duplicates))
+
+
+def compared_text(example: Example) -> str:
+    """What near copies are judged by: all texts but the system messages, which many rows share."""
+    return "\n".join(text for number, text in _parts(example) if number % 100 != _SYSTEM)
+
+
+def _folded_keys(of_parts: Grams, parts: list[list[tuple[int, str]]]) -> Hashes:
+    keys = sequence_keys(of_parts)
+    texts = [text for row in parts for _, text in row]
+    for index in np.flatnonzero(np.diff(of_parts.offsets) == 0):  # nothing but punctuation: "?" is not "!"
+        keys[index] = int.from_bytes(hashlib.sha256(texts[index].encode("utf-8", "surrogatepass")).digest()[:8], "big")
+    return keys
+
+
+def _bands(
+    of_parts: Grams, numbers: Hashes, n_parts: Indexes, kinds: Hashes, settings: NearDuplicatesRuleConfig
+) -> Hashes:
+    if not settings.enabled:
+        return np.empty((len(n_parts), 0), np.uint64)
+    n_words = np.where(numbers % 100 == _SYSTEM, 0, np.diff(of_parts.offsets))
+    is_compared = np.repeat(numbers % 100 != _SYSTEM, np.diff(of_parts.offsets))
+    in_parts = offsets_of(n_words)[offsets_of(n_parts)]  # where each row begins among the words that are left
+    of_rows = Grams(of_parts.hashes[is_compared], in_parts)
+    return mixed(band_keys_of(runs(of_rows, settings.ngram), settings) + kinds[:, None])
+
+
+def _parts(example: Example) -> Iterator[tuple[int, str]]:
+    """Each text with a number that tells role, and place (in the pair, among the turns, in the calls), apart."""
     if example.text is not None:
-        return ("text", fold(example.text))
-    return tuple(part for message in example.messages for part in (message.role, fold(message.content)))
+        yield 0, example.text
+    turns = ((100, example.messages), (100_000, example.chosen), (100_000_000, example.rejected))
+    for unit, messages in turns:
+        for place, message in enumerate(messages, 1):
+            for text in message_texts(message):
+                yield place * unit + _ROLES[message.role], text
 
 
-def fold(text: str) -> str:
-    """Case-folded, with prose punctuation and white space as one space: 'Who, me?' and 'who me' are equal."""
-    if not text.isascii():
-        text = unicodedata.normalize("NFC", text)
-    folded = _SPACES.sub(" ", text.casefold().translate(_FOLDED_SIGNS)).strip()
-    return folded or text  # nothing but punctuation: as it is, or "?" would equal "!"
+def ranks(source: NDArray[np.int64], n_chars: NDArray[np.int64], content: Hashes) -> Indexes:
+    """[n_rows] 0 for the row that stays whatever it is compared with; see the head of this module."""
+    order = np.lexsort((np.arange(len(source)), content, -n_chars, source))
+    ranked = np.empty(len(order), np.int64)
+    ranked[order] = np.arange(len(order))
+    return ranked
 
 
-def _repeated(examples: Sequence[Example], key: Callable[[Example], Hashable]) -> dict[int, str]:
-    first: dict[Hashable, Example] = {}
-    repeated: dict[int, str] = {}
-    for index, example in enumerate(examples):
-        earlier = first.setdefault(key(example), example)
-        if earlier is not example:
-            repeated[index] = f"a copy of {earlier.source}:{earlier.line}"
-    return repeated
+def equal_keys(keys: Hashes, rank: Indexes, alive: Flags) -> Copies:
+    """Alive rows with the key of a row that ranks before them."""
+    rows = np.flatnonzero(alive)
+    rows = rows[np.lexsort((rank[rows], keys[rows]))]
+    is_first = np.ones(len(rows), np.bool_)
+    is_first[1:] = keys[rows[1:]] != keys[rows[:-1]]
+    winners = rows[np.maximum.accumulate(np.where(is_first, np.arange(len(rows)), 0))]
+    copies, kept = rows[~is_first], winners[~is_first]
+    order = np.argsort(copies)
+    return Copies(copies[order], kept[order], np.ones(len(copies)))
+
+
+def candidate_groups(columns: Iterable[Hashes], alive: Flags) -> list[Indexes]:
+    """Groups of rows connected by equal keys in a column; rows of different groups need no comparison."""
+    label = np.arange(len(alive), dtype=np.int64)
+    edges = [_neighbours(column, alive) for column in columns]
+    one = np.concatenate([pair[0] for pair in edges])
+    other = np.concatenate([pair[1] for pair in edges])
+    while True:
+        low = np.minimum(label[one], label[other])
+        if np.array_equal(low, label[one]) and np.array_equal(low, label[other]):
+            break
+        np.minimum.at(label, one, low)
+        np.minimum.at(label, other, low)
+        label = label[label]
+    members = np.unique(np.concatenate((one, other)))
+    members = members[np.argsort(label[members], kind="stable")]
+    return np.split(members, np.flatnonzero(np.diff(label[members])) + 1) if len(members) else []
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A row of a group, as far as comparing needs it."""
+
+    row: int  # index of the row
+    rank: int  # see ranks
+    bands: Hashes  # [bands]
+    text: str
+
+
+def near_copies(group: Sequence[Candidate], settings: NearDuplicatesRuleConfig) -> Iterator[tuple[int, int, float]]:
+    """(row, kept row, Jaccard similarity) for each row that an earlier-ranking kept one nearly equals.
+
+    Rows come in order of rank and are compared with the kept ones that share a band: each row that goes has a kept
+    row of at least `min_jaccard` to show for it, and no two kept candidates are so similar.
+    """
+    ordered = sorted(group, key=lambda candidate: candidate.rank)
+    grams = runs(words([candidate.text for candidate in ordered]), settings.ngram)
+    sets = [np.unique(grams.hashes[grams.offsets[i] : grams.offsets[i + 1]]) for i in range(len(ordered))]
+    kept_in: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+    for place, candidate in enumerate(ordered):
+        buckets = [kept_in[band, int(key)] for band, key in enumerate(candidate.bands)]
+        rivals = sorted({rival for bucket in buckets for rival in bucket})[:MAX_COMPARED]
+        found = _most_similar(sets, place, rivals)
+        if found is not None and found[1] >= settings.min_jaccard:
+            yield candidate.row, ordered[found[0]].row, found[1]
+        else:
+            for bucket in buckets:
+                bucket.append(place)
+
+
+def _most_similar(sets: Sequence[Hashes], place: int, rivals: Sequence[int]) -> tuple[int, float] | None:
+    similarities = [(_jaccard(sets[place], sets[rival]), -rival) for rival in rivals]
+    if not similarities:
+        return None
+    best = max(similarities)
+    return -best[1], best[0]
+
+
+def _jaccard(one: Hashes, other: Hashes) -> float:
+    """Of two sorted sets."""
+    merged = np.concatenate((one, other))
+    merged.sort()
+    n_both = int(np.count_nonzero(merged[1:] == merged[:-1]))
+    return n_both / (len(merged) - n_both)
+
+
+def _neighbours(column: Hashes, alive: Flags) -> tuple[Indexes, Indexes]:
+    rows = np.flatnonzero(alive)
+    rows = rows[np.argsort(column[rows], kind="stable")]
+    same = column[rows[1:]] == column[rows[:-1]]
+    return rows[:-1][same], rows[1:][same]

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Iterator
 from typing import cast
 
+from tuneline.config.schema import HubDatasetConfig
 from tuneline.data.rows import BadRow, Row
-from tuneline.data.settings import HubDataset
 from tuneline.data.tables import plain_row
 from tuneline.errors import DataError
 
 
-def read_hub(hub: HubDataset) -> Iterator[Row | BadRow]:
+def read_hub(hub: HubDatasetConfig) -> Iterator[Row | BadRow]:
     """Every row of the dataset's split. No code from the dataset's repository is ever run.
 
     Raises `DataError` when it cannot be had: no network, unknown name, revision, configuration or split, broken files.
@@ -22,7 +22,7 @@ def read_hub(hub: HubDataset) -> Iterator[Row | BadRow]:
         raise DataError(f"{place}: split {hub.split!r} holds no rows")
 
 
-def _load(hub: HubDataset, place: str) -> Iterable[dict[str, object]]:
+def _load(hub: HubDatasetConfig, place: str) -> Iterable[dict[str, object]]:
     import datasets  # type: ignore[import-untyped]  # no stubs; a second of import: only hub sources pay
     from datasets.exceptions import DatasetsError  # type: ignore[import-untyped]
 

@@ -1,111 +1,139 @@
-"""From sources to canonical examples, every row accounted for."""
+"""From sources to canonical examples, every row accounted for.
+
+Rows are turned into examples a part at a time, so memory does not grow with the sources. Lines of a .jsonl file are
+read by several processes; other files are read by one, and adapted by all. The bytes that come out are the same for
+any number of processes.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
+from typing import BinaryIO, TypeAlias
 
-from tuneline.data.conversation import RowProblem, check_conversation, with_system_prompt
-from tuneline.data.formats import USED_KEYS, adapt, detect
-from tuneline.data.hub import read_hub
-from tuneline.data.reading import read_rows
-from tuneline.data.records import Example, Rejected, make_example
-from tuneline.data.rows import BadRow, Row
-from tuneline.data.settings import Format, Source
+from tuneline.config.schema import SourceConfig
+from tuneline.data.accounting import Tally
+from tuneline.data.adapting import Adapter
+from tuneline.data.opening import Additions, Opened, Part, open_source, rows_of
+from tuneline.data.parallel import Ordered, processes
+from tuneline.data.records import Example, as_json, as_line, rejected_as_json
+from tuneline.data.rows import Row
 from tuneline.errors import DataError
+from tuneline.output import atomic_file
 
-RULES = ("reader", "format", "conversation")  # why a row can be rejected here, in the order of the checks
-_ROWS_LOOKED_AT = 100  # for format: auto
+Watched: TypeAlias = Callable[[Iterable[int], str], Iterable[int]]
+Check: TypeAlias = Callable[[Tally], None]
 
-Watched = Callable[[Iterable[Row | BadRow], str], Iterable[Row | BadRow]]
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Files that are written, each whole or not at all; rows are in the order of source, file and line."""
+
+    examples: Path
+    rejected: Path
 
 
 @dataclass(slots=True)
 class Ingested:
-    """What came out of all sources; examples are ordered by source, then line."""
+    """What is known of all sources once their rows are written."""
 
-    examples: list[Example] = field(default_factory=list)
-    rejected: list[Rejected] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # per source, for a person: chosen format, keys left out
-
-
-@dataclass(frozen=True, slots=True)
-class Additions:
-    """What is the same for the rows of all sources."""
-
-    meta_fields: Sequence[str]  # keys carried along beside the format's own
-    system_prompt: str | None  # for conversations that have none
+    tally: Tally = field(default_factory=Tally)
+    notes: list[str] = field(default_factory=list)  # per source, for a person: format, keys left out
+    meta_keys: set[str] = field(default_factory=set)  # data.meta_fields that some row has
 
 
-def ingest(sources: Sequence[Source], additions: Additions, watched: Watched) -> Ingested:
-    """Read every source; `watched` wraps each source's rows (and its name) to show progress.
+def ingest(
+    sources: Sequence[SourceConfig],
+    additions: Additions,
+    outputs: Outputs,
+    n_workers: int,
+    watched: Watched,
+    check: Check,
+) -> Ingested:
+    """Read every source; `watched` gets an item per row done, and the source's name, to show progress.
 
-    Raises `DataError` for a source that cannot be used at all, and for a meta field that no row has.
+    `check` sees the counts before the file of examples appears, and may raise: the reasons are then there, the examples
+    are not. Raises `DataError` for a source that cannot be used at all, and for a meta field that no row has.
     """
     ingested = Ingested()
-    for source in sources:
-        _ingest_source(source, additions, watched, ingested)
-    _check_meta_fields(additions.meta_fields, ingested.examples)
+    with _written(outputs.examples) as kept:
+        with _written(outputs.rejected) as rejected, processes(n_workers) as ordered:
+            for number, source in enumerate(sources):
+                opened = open_source(source, f"data.sources[{number}]", additions)
+                converted = _converted(opened, ordered)
+                left_out: set[str] = set()
+                for _ in watched(_write(converted, kept, rejected, ingested, left_out), source.name):
+                    pass
+                ingested.notes.append(_note(opened, left_out))
+        _check_meta_fields(additions.meta_fields, ingested)
+        check(ingested.tally)
     return ingested
 
 
-def _ingest_source(source: Source, additions: Additions, watched: Watched, ingested: Ingested) -> None:
-    rows = iter(watched(_rows_of(source), source.name))
-    first = list(islice(rows, _ROWS_LOOKED_AT))
-    chosen = _format(source, first)
-    left_out: set[str] = set()
-    for row in chain(first, rows):
-        if isinstance(row, BadRow):
-            ingested.rejected.append(_rejected(source, row, "reader", row.reason))
-            continue
-        left_out |= row.value.keys() - USED_KEYS[chosen]
-        try:
-            ingested.examples.append(_example(source, additions, row, chosen))
-        except RowProblem as problem:
-            ingested.rejected.append(_rejected(source, row, problem.rule, str(problem)))
-    ingested.notes.append(_note(source, chosen, left_out - set(additions.meta_fields)))
+def _converted(opened: Opened, ordered: Ordered) -> Iterator["_Converted"]:
+    """Every part in order. A source of one part is not worth the start of other processes."""
+    convert = partial(_convert, opened.adapter)
+    first = list(islice(opened.parts, 2))
+    if len(first) == 1:
+        return map(convert, first)
+    return ordered(convert, chain(first, opened.parts))
 
 
-def _rows_of(source: Source) -> Iterator[Row | BadRow]:
-    if source.hub is not None:
-        return read_hub(source.hub)
-    if source.path is None:
-        raise DataError(f"data.sources: {source.name!r} has neither path nor hub; set one")
-    return read_rows(Path(source.path))
+@dataclass(slots=True)
+class _Converted:
+    """A part of a source as lines of the files, and what there is to know of it."""
+
+    kept: bytes
+    rejected: bytes
+    tally: Tally
+    left_out: set[str]  # keys that nothing reads
+    meta_keys: set[str]
 
 
-def _format(source: Source, first: Sequence[Row | BadRow]) -> Format:
-    if source.format != "auto":
-        return source.format
-    rows = [row for row in first if isinstance(row, Row)]
-    if not rows and first and isinstance(first[0], BadRow):
-        bad = first[0]
-        raise DataError(f"{bad.place}: {bad.reason}; none of the first {len(first)} rows can be read")
-    return detect(rows, source.name)
+def _convert(adapter: Adapter, part: Part) -> _Converted:
+    kept, rejected = bytearray(), bytearray()
+    converted = _Converted(b"", b"", Tally(), set(), set())
+    for file, row in rows_of(part):
+        if isinstance(row, Row):
+            converted.left_out |= adapter.left_out(row)
+        match adapter.outcome(row, file):
+            case Example() as example:
+                kept += as_line(as_json(example))
+                converted.tally.keep(example)
+                converted.meta_keys |= example.meta.keys()
+            case gone:
+                rejected += as_line(rejected_as_json(gone))
+                converted.tally.reject(gone)
+    converted.kept, converted.rejected = bytes(kept), bytes(rejected)
+    return converted
 
 
-def _example(source: Source, additions: Additions, row: Row, chosen: Format) -> Example:
-    messages, text = adapt(row.value, chosen)
-    if text is None:
-        messages = with_system_prompt(messages, additions.system_prompt)
-        check_conversation(messages)
-    meta = {key: row.value[key] for key in additions.meta_fields if key in row.value}
-    return make_example(source.name, row.line, messages, text, meta)
+def _write(
+    parts: Iterable[_Converted], kept: BinaryIO, rejected: BinaryIO, ingested: Ingested, left_out: set[str]
+) -> Iterator[int]:
+    """Write the parts in their order; an item per row."""
+    for part in parts:
+        kept.write(part.kept)
+        rejected.write(part.rejected)
+        left_out |= part.left_out
+        ingested.tally.add(part.tally)
+        ingested.meta_keys |= part.meta_keys
+        yield from range(part.tally.n_kept + part.tally.n_rejected)
 
 
-def _rejected(source: Source, row: Row | BadRow, rule: str, reason: str) -> Rejected:
-    content = row.raw if isinstance(row, BadRow) else row.value
-    return Rejected(source.name, row.line, "ingest", rule, f"{row.place}: {reason}", content)
+@contextmanager
+def _written(path: Path) -> Iterator[BinaryIO]:
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        yield file
 
 
-def _note(source: Source, chosen: Format, left_out: set[str]) -> str:
-    how = "found by its keys" if source.format == "auto" else "as configured"
-    keys = f"; keys left out: {', '.join(sorted(left_out))}" if left_out else ""
-    return f"{source.name}: format {chosen} ({how}){keys}"
+def _note(opened: Opened, left_out: set[str]) -> str:
+    return opened.note + (f"; keys left out: {', '.join(sorted(left_out))}" if left_out else "")
 
 
-def _check_meta_fields(names: Sequence[str], examples: Sequence[Example]) -> None:
-    present = {key for example in examples for key in example.meta}
-    missing = [name for name in names if name not in present]
-    if missing and examples:
+def _check_meta_fields(names: Sequence[str], ingested: Ingested) -> None:
+    missing = [name for name in names if name not in ingested.meta_keys]
+    if missing and ingested.tally.n_kept:
         raise DataError(f"data.meta_fields: {missing[0]!r} is in no row of any source; correct or remove it")

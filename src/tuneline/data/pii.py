@@ -1,88 +1,143 @@
-"""E-mail addresses and telephone numbers in running text.
+"""Personal data and secrets in running text: what they are is in the modules of their kinds, what is done is here.
 
-A number counts as a telephone number only when it is written as one. Prices, dates, ids, IP addresses, ISBNs
-and the numbers of an SQL statement are left alone: damaged data is worse than a number too many.
+Damaged data is worse than a number too many: dates, prices, ids, hashes, version numbers and code stay as they are.
 """
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, get_args
 
+from tuneline.config.schema import PiiRuleConfig
+from tuneline.data.addresses import Span, find_emails, find_ipv4, find_ipv6
+from tuneline.data.credentials import find_passwords, find_tokens
+from tuneline.data.finding import Changed, Finding, Rule, each
+from tuneline.data.identifiers import find_cards, find_ibans, find_national_ids
+from tuneline.data.phones import find_phones
 from tuneline.data.records import Example, contents, with_contents
+from tuneline.data.signs import NO_SIGN, Signs, number_regions, signs
 
-KINDS = ("email", "phone")
-EMAIL_PLACEHOLDER = "<EMAIL>"
-PHONE_PLACEHOLDER = "<PHONE>"
-MIN_PHONE_DIGITS, MAX_PHONE_DIGITS = 9, 15  # E.164 allows 15; below 9 are dates and ids
+Kind = Literal["email", "phone", "ip", "card", "iban", "national_id", "secret"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+Found = tuple[Kind, int, int]  # offsets of the first character and behind the last one
 
-# No "%" in front: LIKE '%@mail.com' is a pattern. No "(" behind: a @ b.transpose() is code.
-_EMAIL = re.compile(
-    r"(?<![\w.%+-])[a-z0-9](?:[\w.+-]{0,63})@(?:[a-z0-9](?:[a-z0-9-]{0,62})\.){1,4}[a-z]{2,24}(?![\w(-])",
-    re.IGNORECASE,
-)
-# Not inside a word, number or path, nor a term of a sum: "5 +1234567890", or digits over "+1234567890".
-_BEFORE = r"(?<![\w+*/=#-])(?<!\d[ \n.,:])"
-_AFTER = r"(?![\w%]|[.,:/-]\d)"
-# Every group of digits is behind a separator that must be there, so the time to match stays linear.
-_NUMBER = (
-    r"(?P<number>"
-    r"\+[1-9]\d{0,14}(?:[ .-]?\(\d{1,4}\))?(?:[ ./-]\d{2,12}){0,6}"  # +491701234567, +49 170 1234567
-    r"|00[1-9]\d{0,2}(?:[ ./-]\d{2,12}){1,6}"  # 0049 170 1234567
-    r"|(?:\+?1[ .-])?\(\d{3}\)[ .-]?\d{3}[ .-]?\d{4}"  # (555) 123-4567, +1 (555) 123-4567
-    r"|(?:1[.-])?\d{3}(?P<dot>[.-])\d{3}(?P=dot)\d{4}"  # 555-123-4567
-    r"|\(?0[1-9]\d{1,3}\)?[ /-]\d{3,8}(?:[ -]\d{2,4}){0,2}(?! \d)"  # 020 7946 0958
-    r"|0[1-9](?P<pair>[ .-])\d\d(?:(?P=pair)\d\d){3}(?! \d)"  # 06 12 34 56 78
-    r")"
-)
-_PHONE = re.compile(_BEFORE + _NUMBER + _AFTER)
-# Right behind a telephone number the digits in front are no sum and no longer number: lists of numbers, or glued ones.
-_NEXT_PHONE = re.compile(r"[ \n.,:]?" + _NUMBER + _AFTER)
-# Cheap to look for, and in every number above: digits around a separator, or many of them behind a plus.
-_SIGN_OF_PHONE = re.compile(r"\d[ ./-]\d\d|\d\)|\+\d{9}")
-_DIGITS = re.compile(r"\d")
+# Where two kinds claim the same characters, the one with the stricter form has them.
+_PRECEDENCE: tuple[Kind, ...] = ("secret", "email", "iban", "card", "national_id", "ip", "phone")
 
 
-@dataclass(frozen=True, slots=True)
-class Redacted:
-    """An example with placeholders, and how many of each were put in."""
+def pii_rule(settings: PiiRuleConfig) -> Rule:
+    """Puts placeholders such as <EMAIL> in the place of redacted kinds; a row with a kind to drop goes.
 
-    example: Example
-    counts: Mapping[str, int]  # by kind, zero included
-
-
-def redact(text: str) -> tuple[str, int, int]:
-    """The text with <EMAIL> and <PHONE>, the number of addresses, the number of telephone numbers."""
-    n_emails = n_phones = 0
-    if "@" in text:
-        text, n_emails = _EMAIL.subn(EMAIL_PLACEHOLDER, text)
-    if _SIGN_OF_PHONE.search(text):
-        text, n_phones = _without_phones(text)
-    return text, n_emails, n_phones
+    meta stays as it is: the task needs it.
+    """
+    actions = _actions(settings)
+    dropped = frozenset(kind for kind in KINDS if actions[kind] == "drop")
+    wanted = tuple(kind for kind in KINDS if actions[kind] != "keep")
+    return each(lambda example: _finding(example, wanted, dropped))
 
 
-def _without_phones(text: str) -> tuple[str, int]:
-    """The text with <PHONE>, and how many; one pass, so the time is linear."""
-    parts, end, n_phones = [], 0, 0
-    found = _PHONE.search(text)
-    while found:
-        is_phone = _is_phone(found["number"])
-        n_phones += is_phone
-        parts += [text[end : found.start("number")], PHONE_PLACEHOLDER if is_phone else found["number"]]
-        end = found.end()
-        found = (_NEXT_PHONE.match(text, end) if is_phone else None) or _PHONE.search(text, end)
-    return "".join([*parts, text[end:]]), n_phones
+def find(text: str, kinds: Sequence[Kind] = KINDS) -> list[Found]:
+    """What the text holds of these kinds, in its order; no two overlap."""
+    shown = signs(text)
+    return [] if shown == NO_SIGN else _found(text, shown, kinds)
 
 
-def redact_example(example: Example) -> Redacted | None:
-    """The example with its texts redacted, or None when nothing was found. meta stays: the task needs it."""
-    found = [redact(text) for text in contents(example)]
-    counts = {"email": sum(item[1] for item in found), "phone": sum(item[2] for item in found)}
-    if not any(counts.values()):
+def mask(text: str) -> str:
+    """The text with a placeholder for everything of any kind."""
+    return _redacted(text, find(text))
+
+
+def placeholder(kind: Kind) -> str:
+    return f"<{kind.upper()}>"
+
+
+def _actions(settings: PiiRuleConfig) -> dict[Kind, str]:
+    return {
+        "email": settings.email,
+        "phone": settings.phone,
+        "ip": settings.ip,
+        "card": settings.card,
+        "iban": settings.iban,
+        "national_id": settings.national_id,
+        "secret": settings.secret,
+    }
+
+
+def _finding(example: Example, kinds: Sequence[Kind], dropped: frozenset[Kind]) -> Finding:
+    texts = contents(example)
+    if signs("\n".join(texts)) == NO_SIGN:  # once per row: most rows end here
         return None
-    return Redacted(with_contents(example, [item[0] for item in found]), counts)
+    found = [find(text, kinds) for text in texts]
+    counts: Counter[str] = Counter(kind for items in found for kind, _, _ in items)
+    if reasons := [f"{counts[kind]} {kind}" for kind in KINDS if kind in dropped and counts[kind]]:
+        return "holds " + ", ".join(reasons)
+    if not counts:
+        return None
+    redacted = [_redacted(text, items) for text, items in zip(texts, found, strict=True)]
+    changed = with_contents(example, redacted)
+    match _finding(changed, kinds, dropped):  # a placeholder may lay bare what stood beside the value
+        case Changed(again, more):
+            return Changed(again, counts + Counter(more))
+        case str(reason):
+            return reason
+    return Changed(changed, counts)
 
 
-def _is_phone(written: str) -> bool:
-    digits = _DIGITS.findall(written)
-    # only zeros and ones: a binary number
-    return MIN_PHONE_DIGITS <= len(digits) <= MAX_PHONE_DIGITS and not set(digits) <= {"0", "1"}
+def _found(text: str, shown: Signs, kinds: Sequence[Kind]) -> list[Found]:
+    taken: list[Found] = []
+    for kind in _PRECEDENCE:
+        if kind in kinds:
+            begins = [begin for _, begin, _ in taken]
+            spans = _without_overlaps(_spans(text, shown, kind))
+            free = [(kind, begin, end) for begin, end in spans if not _is_taken(taken, begins, begin, end)]
+            taken = sorted(taken + free, key=lambda item: item[1])
+    return taken
+
+
+def _spans(text: str, shown: Signs, kind: Kind) -> Iterator[Span]:
+    match kind:
+        case "secret":
+            yield from find_tokens(text) if shown.token else ()
+            yield from find_passwords(text) if shown.password else ()
+        case "email":
+            yield from find_emails(text) if shown.email else ()
+        case "ip":
+            yield from _in_regions(text, shown, find_ipv4)
+            yield from find_ipv6(text) if shown.ipv6 else ()
+        case "iban":
+            yield from _in_regions(text, shown, find_ibans)
+        case "card":
+            yield from _in_regions(text, shown, find_cards)
+        case "national_id":
+            yield from _in_regions(text, shown, find_national_ids)
+        case "phone":
+            yield from _in_regions(text, shown, find_phones)
+
+
+def _in_regions(text: str, shown: Signs, finder: Callable[[str, int, int], Iterator[Span]]) -> Iterator[Span]:
+    if shown.number:
+        for begin, end in number_regions(text):
+            yield from finder(text, begin, end)
+
+
+def _without_overlaps(spans: Iterable[Span]) -> Iterator[Span]:
+    """The first of those that overlap, and the longest of those that begin together."""
+    last = 0
+    for begin, end in sorted(spans, key=lambda span: (span[0], -span[1])):
+        if begin >= last:
+            yield begin, end
+            last = end
+
+
+def _is_taken(taken: Sequence[Found], begins: Sequence[int], begin: int, end: int) -> bool:
+    """Whether one of `taken`, which are in order and apart, shares a character."""
+    before = bisect_left(begins, end)  # only the last one that begins in front of `end` can
+    return before > 0 and taken[before - 1][2] > begin
+
+
+def _redacted(text: str, found: Sequence[Found]) -> str:
+    parts, last = [], 0
+    for kind, begin, end in found:
+        parts += [text[last:begin], placeholder(kind)]
+        last = end
+    return "".join([*parts, text[last:]])

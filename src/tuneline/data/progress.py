@@ -6,7 +6,7 @@ from time import monotonic
 from typing import TypeVar
 
 _PLAIN_INTERVAL_S = 10.0
-_ROWS_PER_LOOK_AT_THE_CLOCK = 1000  # at every row it would cost more than some rules do
+_ROWS_PER_LOOK_AT_THE_CLOCK = 16  # at every row it would cost more than some rules do
 
 Item = TypeVar("Item")
 

@@ -2,19 +2,30 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
+
+import orjson
 
 from tuneline.errors import DataError
 from tuneline.output import atomic_file
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 Role = Literal["system", "user", "assistant", "tool"]
+TEACHER_KEY = "teacher"  # in a row's meta: the teacher model that wrote it, and how
 ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 
 _encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, allow_nan=False).encode
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call of a function by the assistant."""
+
+    name: str
+    arguments: Mapping[str, Json]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +33,44 @@ class Message:
     """One turn of a conversation."""
 
     role: Role
-    content: str
+    content: str  # may be empty beside tool calls
+    tool_calls: tuple[ToolCall, ...] = ()  # an assistant's only
+
+
+Kind = Literal["conversation", "text", "preference", "labelled", "prompt"]
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A conversation (`messages`, `text` is None) or a raw text (`messages` is empty)."""
+    """One row of any kind, whatever format it came in; `kind` says which."""
 
     id: str  # see content_id
     source: str  # name of the source in data.sources
     line: int  # 1-based: line of a text file, row of a JSON array, Parquet file or hub dataset
-    messages: tuple[Message, ...]
-    text: str | None
+    messages: tuple[Message, ...]  # the conversation; of a preference pair or a prompt, what is to be answered
+    text: str | None  # raw text, without messages
     meta: Mapping[str, Json]  # the row's data.meta_fields, untouched
+    file: str = ""  # path, where the source has several files
+    tools: tuple[Json, ...] = ()  # JSON schemas of the functions that the conversation may call
+    chosen: tuple[Message, ...] = ()  # preference pair: the better continuation of messages ...
+    rejected: tuple[Message, ...] = ()  # ... and the worse one
+    label: bool | None = None  # of the last answer: True desirable, False undesirable (KTO); None: not labelled
+
+    @property
+    def kind(self) -> Kind:
+        """What the row can teach; a training objective takes one kind."""
+        if self.text is not None:
+            return "text"
+        if self.chosen:
+            return "preference"
+        if self.label is not None:
+            return "labelled"
+        return "conversation" if self.messages and self.messages[-1].role == "assistant" else "prompt"
+
+    @property
+    def place(self) -> str:
+        """source:line, or source/file:line, for reasons and messages."""
+        return f"{self.source}/{self.file}:{self.line}" if self.file else f"{self.source}:{self.line}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,45 +83,149 @@ class Rejected:
     rule: str
     reason: str
     row: Json  # as read; the raw text where it is not acceptable JSON
+    file: str = ""  # see Example.file
 
 
-def content_id(messages: Iterable[Message], text: str | None, meta: Mapping[str, Json]) -> str:
-    """16 hex digits of the SHA-256 over messages, text and meta: equal content has an equal id anywhere."""
-    content = [[[message.role, message.content] for message in messages], text, dict(meta)]
+def with_id(example: Example) -> Example:
+    """The example with the id of its content."""
+    return replace(example, id=content_id(example))
+
+
+def content_id(example: Example) -> str:
+    """16 hex digits of the SHA-256 over all that a row teaches: equal content has an equal id anywhere."""
+    content: list[Json] = [
+        [[message.role, message.content] for message in example.messages],
+        example.text,
+        dict(example.meta),
+    ]
+    if more := _rare_fields(example):
+        content.append(more)
+    if any(message.tool_calls for message in example.messages):
+        content.append([_calls_as_json(message) for message in example.messages])
     return hashlib.sha256(_encode(content).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def make_example(
     source: str, line: int, messages: tuple[Message, ...], text: str | None, meta: Mapping[str, Json]
 ) -> Example:
-    """An example whose id is computed from its content."""
-    return Example(content_id(messages, text, meta), source, line, messages, text, meta)
+    """A conversation or a raw text, whose id is computed from its content."""
+    return with_id(Example("", source, line, messages, text, meta))
 
 
 def contents(example: Example) -> list[str]:
-    """Every text of the example in order: the messages' contents, or the one raw text."""
-    return [message.content for message in example.messages] if example.text is None else [example.text]
+    """Every text of the example in order: the raw text, or each message's content and its calls' arguments."""
+    if example.text is not None:
+        return [example.text]
+    return [text for message in _turns(example) for text in message_texts(message)]
 
 
 def with_contents(example: Example, texts: list[str]) -> Example:
     """The example with other texts, in the order of `contents`, and therefore another id."""
     if example.text is not None:
         (text,) = texts
-        return make_example(example.source, example.line, (), text, example.meta)
-    messages = tuple(Message(message.role, text) for message, text in zip(example.messages, texts, strict=True))
-    return make_example(example.source, example.line, messages, None, example.meta)
+        return with_id(replace(example, text=text))
+    rest = iter(texts)
+    parts = [
+        tuple(_with_texts(message, rest) for message in part)
+        for part in (example.messages, example.chosen, example.rejected)
+    ]
+    if next(rest, None) is not None:
+        raise ValueError("more texts than the example has")
+    return with_id(replace(example, messages=parts[0], chosen=parts[1], rejected=parts[2]))
 
 
 def as_json(example: Example) -> dict[str, Json]:
-    """The example as it stands in a file."""
-    return {
+    """The example as it stands in a file; keys that few rows have are left out where they are empty."""
+    row: dict[str, Json] = {
         "id": example.id,
         "source": example.source,
         "line": example.line,
-        "messages": [{"role": message.role, "content": message.content} for message in example.messages],
+        "messages": [_message_as_json(message) for message in example.messages],
         "text": example.text,
         "meta": dict(example.meta),
     }
+    if example.file:
+        row["file"] = example.file
+    return row | _rare_fields(example)
+
+
+def as_line(row: Mapping[str, Json]) -> bytes:
+    """One JSON object as a line of a file: sorted keys, UTF-8."""
+    # backslashreplace: a lone surrogate is not UTF-8, but must not stop a rejected row from being kept.
+    return _encode(row).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def rejection(example: Example, stage: str, rule: str, reason: str) -> Rejected:
+    """The example as a row that a stage took out."""
+    return Rejected(example.source, example.line, stage, rule, reason, as_json(example), example.file)
+
+
+def _turns(example: Example) -> tuple[Message, ...]:
+    return example.messages + example.chosen + example.rejected
+
+
+def message_texts(message: Message) -> Iterator[str]:
+    """Its content, and the texts inside its calls' arguments."""
+    yield message.content
+    for call in message.tool_calls:
+        yield from _leaves(dict(call.arguments))
+
+
+def _with_texts(message: Message, texts: Iterator[str]) -> Message:
+    content = next(texts)
+    calls = tuple(ToolCall(call.name, _with_leaves(call.arguments, texts)) for call in message.tool_calls)
+    return Message(message.role, content, calls)
+
+
+def _leaves(value: Json) -> Iterator[str]:
+    """The texts inside a JSON value, in the order of `_replaced`."""
+    match value:
+        case str():
+            yield value
+        case list():
+            for item in value:
+                yield from _leaves(item)
+        case dict():
+            for item in value.values():
+                yield from _leaves(item)
+
+
+def _with_leaves(values: Mapping[str, Json], texts: Iterator[str]) -> dict[str, Json]:
+    return {key: _replaced(item, texts) for key, item in values.items()}
+
+
+def _replaced(value: Json, texts: Iterator[str]) -> Json:
+    match value:
+        case str():
+            return next(texts)
+        case list():
+            return [_replaced(item, texts) for item in value]
+        case dict():
+            return _with_leaves(value, texts)
+    return value
+
+
+def _rare_fields(example: Example) -> dict[str, Json]:
+    row: dict[str, Json] = {}
+    if example.tools:
+        row["tools"] = list(example.tools)
+    if example.chosen:
+        row["chosen"] = [_message_as_json(message) for message in example.chosen]
+        row["rejected"] = [_message_as_json(message) for message in example.rejected]
+    if example.label is not None:
+        row["label"] = example.label
+    return row
+
+
+def _message_as_json(message: Message) -> dict[str, Json]:
+    row: dict[str, Json] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        row["tool_calls"] = _calls_as_json(message)
+    return row
+
+
+def _calls_as_json(message: Message) -> list[Json]:
+    return [{"name": call.name, "arguments": dict(call.arguments)} for call in message.tool_calls]
 
 
 def write_examples(path: Path, examples: Iterable[Example]) -> None:
@@ -95,21 +235,34 @@ def write_examples(path: Path, examples: Iterable[Example]) -> None:
 
 def write_rejected(path: Path, rejected: Iterable[Rejected]) -> None:
     """Write one rejected row a line, whole file or nothing."""
-    _write_lines(path, (_rejected_as_json(row) for row in rejected))
+    _write_lines(path, (rejected_as_json(row) for row in rejected))
+
+
+def iterate_examples(path: Path) -> Iterator[Example]:
+    """Read what `write_examples` wrote, one at a time. Raises `DataError` with file:line for a line that is none."""
+    for row, place in _read_objects(path):
+        yield example_from(row, place)
 
 
 def read_examples(path: Path) -> list[Example]:
-    """Read what `write_examples` wrote. Raises `DataError` with file:line for a line that is no example."""
-    return [_example(row, place) for row, place in _read_objects(path)]
+    """All of `iterate_examples`."""
+    return list(iterate_examples(path))
+
+
+def iterate_rejected(path: Path) -> Iterator[Rejected]:
+    """Read what `write_rejected` wrote, one at a time. Raises `DataError` with file:line for a line that is none."""
+    for row, place in _read_objects(path):
+        yield _rejected(row, place)
 
 
 def read_rejected(path: Path) -> list[Rejected]:
-    """Read what `write_rejected` wrote. Raises `DataError` with file:line for a line that is none."""
-    return [_rejected(row, place) for row, place in _read_objects(path)]
+    """All of `iterate_rejected`."""
+    return list(iterate_rejected(path))
 
 
-def _rejected_as_json(row: Rejected) -> dict[str, Json]:
-    return {
+def rejected_as_json(row: Rejected) -> dict[str, Json]:
+    """The rejected row as it stands in a file."""
+    written: dict[str, Json] = {
         "source": row.source,
         "line": row.line,
         "stage": row.stage,
@@ -117,28 +270,31 @@ def _rejected_as_json(row: Rejected) -> dict[str, Json]:
         "reason": row.reason,
         "row": row.row,
     }
+    if row.file:
+        written["file"] = row.file
+    return written
 
 
 def _write_lines(path: Path, rows: Iterable[dict[str, Json]]) -> None:
-    # backslashreplace: a lone surrogate is not UTF-8, but must not stop a rejected row from being kept.
-    with (
-        atomic_file(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
-    ):
-        file.writelines(_encode(row) + "\n" for row in rows)
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        file.writelines(as_line(row) for row in rows)
 
 
-def _read_objects(path: Path) -> list[tuple[dict[str, Json], str]]:
+def _read_objects(path: Path) -> Iterator[tuple[dict[str, Json], str]]:
     try:
-        lines = path.read_bytes().split(b"\n")
+        file = path.open("rb")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); run the stage that writes it") from None
-    return [(_object(line, f"{path}:{number}"), f"{path}:{number}") for number, line in enumerate(lines, 1) if line]
+    with file:
+        for number, line in enumerate(file, 1):
+            if not line.isspace():
+                yield parse_object(line, f"{path}:{number}"), f"{path}:{number}"
 
 
-def _object(line: bytes, place: str) -> dict[str, Json]:
+def parse_object(line: bytes, place: str) -> dict[str, Json]:
+    """The JSON object of one line of a file that a stage wrote."""
     try:
-        row: Json = json.loads(line)
+        row: Json = _parsed(line)
     except ValueError as error:
         raise DataError(f"{place}: not JSON ({error}); run the stage that writes this file again") from None
     if not isinstance(row, dict):
@@ -146,25 +302,66 @@ def _object(line: bytes, place: str) -> dict[str, Json]:
     return row
 
 
-def _example(row: dict[str, Json], place: str) -> Example:
-    match row:
-        case {
-            "id": str(id_),
-            "source": str(source),
-            "line": int(line),
-            "messages": list(messages),
-            "text": None | str() as text,
-            "meta": dict(meta),
-        } if bool(messages) == (text is None):
-            return Example(id_, source, line, tuple(_message(m, place) for m in messages), text, meta)
+def _parsed(line: bytes) -> Json:
+    try:
+        row: Json = orjson.loads(line)
+    except ValueError:
+        row = json.loads(line)  # accepts the lone surrogates that a rejected row may hold
+    return row
+
+
+def example_from(row: dict[str, Json], place: str) -> Example:
+    """The example that `as_json` wrote. Raises `DataError` naming `place` for anything else."""
+    id_, source, line = row.get("id"), row.get("source"), row.get("line")
+    turns, text, meta = row.get("messages"), row.get("text", 0), row.get("meta")
+    # Plain tests: a match statement on the whole row takes three times as long, and every row passes here often.
+    if (
+        isinstance(id_, str)
+        and isinstance(source, str)
+        and isinstance(line, int)
+        and isinstance(turns, list)
+        and isinstance(meta, dict)
+        and (text is None or isinstance(text, str))
+        and bool(turns) == (text is None)
+    ):
+        example = Example(id_, source, line, _messages(turns, place), text, meta)
+        return example if len(row) == _N_COMMON_KEYS else _with_rare_fields(example, row, place)
     raise DataError(f"{place}: not an example (id, source, line, messages, text, meta); run its stage again")
 
 
+_N_COMMON_KEYS = 6
+
+
+def _with_rare_fields(example: Example, row: dict[str, Json], place: str) -> Example:
+    match row.get("file", ""), row.get("tools", []), row.get("chosen", []), row.get("rejected", []), row.get("label"):
+        case str(file), list(tools), list(chosen), list(rejected), None | bool() as label:
+            pair = _messages(chosen, place), _messages(rejected, place)
+            return replace(example, file=file, tools=tuple(tools), chosen=pair[0], rejected=pair[1], label=label)
+    raise DataError(f"{place}: not an example (file, tools, chosen, rejected, label); run its stage again")
+
+
+def _messages(turns: list[Json], place: str) -> tuple[Message, ...]:
+    return tuple(_message(turn, place) for turn in turns)
+
+
 def _message(message: Json, place: str) -> Message:
-    match message:
-        case {"role": str(role), "content": str(content)} if role in ROLES:
-            return Message(ROLES[role], content)
+    if isinstance(message, dict):
+        role, content = message.get("role"), message.get("content")
+        if isinstance(role, str) and role in ROLES and isinstance(content, str):
+            calls = _tool_calls(message["tool_calls"], place) if "tool_calls" in message else ()
+            return Message(ROLES[role], content, calls)
     raise DataError(f"{place}: not a message (role: {', '.join(ROLES)}; content: text); run its stage again")
+
+
+def _tool_calls(calls: object, place: str) -> tuple[ToolCall, ...]:
+    found: list[ToolCall] = []
+    for call in calls if isinstance(calls, list) else [calls]:
+        match call:
+            case {"name": str(name), "arguments": dict(arguments)}:
+                found.append(ToolCall(name, arguments))
+            case _:
+                raise DataError(f"{place}: not a tool call (name, arguments); run its stage again")
+    return tuple(found)
 
 
 def _rejected(row: dict[str, Json], place: str) -> Rejected:
@@ -177,5 +374,5 @@ def _rejected(row: dict[str, Json], place: str) -> Rejected:
             "reason": str(reason),
             "row": kept,
         }:
-            return Rejected(source, line, stage, rule, reason, kept)
+            return Rejected(source, line, stage, rule, reason, kept, str(row.get("file", "")))
     raise DataError(f"{place}: not a rejected row (source, line, stage, rule, reason, row); run its stage again")

@@ -2,7 +2,9 @@
 
 import re
 
+from tuneline.data.finding import Finding, Rule, each
 from tuneline.data.records import Example
+from tuneline.data.turns import learned, place
 
 _LOOKED_AT_CHARS = 300  # an answer that declines says so at once
 _CANNOT = r"(?:can(?:no|')?t|can not|won't|will not|am unable|'m unable|am not able|'m not able|must decline)"
@@ -22,14 +24,21 @@ _REFUSAL = re.compile(
 )
 
 
-def refusal_problem(example: Example) -> str | None:
-    """Reason when an assistant message begins by declining ("I'm sorry, but I cannot ...")."""
-    for message in example.messages:
-        if message.role == "assistant" and declines(message.content):
-            return f"the answer declines: {message.content.strip()[:60]!r}"
-    return None
+def refusals_rule() -> Rule:
+    """Rows in which an assistant message begins by declining ("I'm sorry, but I cannot ...") go.
+
+    A message that calls a tool does something, whatever it says first.
+    """
+    return each(_declining)
 
 
 def declines(answer: str) -> bool:
     """True for an answer that begins by declining, in English; an apology alone is none."""
     return _REFUSAL.match(answer[:_LOOKED_AT_CHARS].replace("\u2019", "'")) is not None
+
+
+def _declining(example: Example) -> Finding:
+    for index, message in enumerate(learned(example)):
+        if message.role == "assistant" and not message.tool_calls and declines(message.content):
+            return f"{place(example, index)} declines: {message.content.strip()[:60]!r}"
+    return None

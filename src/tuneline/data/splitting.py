@@ -1,100 +1,225 @@
-"""Train, validation and test, drawn by hash: a row's side depends on its own prompt and nothing else."""
+"""Train, validation, test and benchmark rows of files of examples: drawn, cleared of contamination, mixed, written.
 
-import hashlib
+The files are read twice and copied once. In memory stay the held-out rows, and of every other row some numbers (about
+60 bytes), whatever its size.
+"""
+
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
-from tuneline.data.contamination import contaminated, group_key
-from tuneline.data.records import Example, Rejected, as_json
-from tuneline.data.settings import Source, Splitting
+import numpy as np
+
+from tuneline.config.schema import ContaminationConfig, MixtureConfig, SourceConfig, SplitConfig
+from tuneline.data.contamination import KINDS, Evidence, Pair, pair_as_json
+from tuneline.data.held_out import Overlap, index_of, load_index, look, one_each
+from tuneline.data.mixing import Indexes, Mixed, mix
+from tuneline.data.parallel import LineRange, Ordered, line_ranges, processes
+from tuneline.data.records import Example, as_line, example_from, parse_object, rejection, write_rejected
+from tuneline.data.shingles import offsets_of
+from tuneline.data.sides import SIDES, Rows, Scanned, Side, all_rows, examples_at, scan
 from tuneline.errors import DataError
+from tuneline.output import atomic_file
+
+_PART_BYTES = 2**21  # small enough that the last parts end together
+
+Watched = Callable[[Iterable[int], str], Iterable[int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Splits:
-    """The sides, each in the order of the rows given, and the pool rows that the test holds too."""
+class Divided:
+    """All rows of the files with their sides, and the learned ones that give a held-out row away."""
 
-    train: list[Example]
-    val: list[Example]
-    test: list[Example]
-    rejected: list[Rejected]
+    sources: Sequence[SourceConfig]
+    files: Sequence[Path]
+    first: Indexes  # [n_files + 1] number of each file's first row
+    rows: Rows
+    held_out: Sequence[Example]  # in the order of the rows
+    pairs: Mapping[int, Sequence[Pair]]  # by row, ascending; a pair's held_out is an index of the held-out rows
+
+    def on(self, side: Side) -> Indexes:
+        """Rows on a side, ascending, without those that are rejected."""
+        is_kept = np.ones(len(self.rows.side), np.bool_)
+        is_kept[list(self.pairs)] = False
+        return np.flatnonzero(is_kept & (self.rows.side == SIDES.index(side)))
+
+    def lines(self, rows: Indexes) -> Iterator[bytes]:
+        """The rows' lines as they stand in the files."""
+        numbers = np.searchsorted(self.first, rows, side="right") - 1
+        with ExitStack() as stack:
+            files = [stack.enter_context(path.open("rb")) for path in self.files]
+            for number, offset in zip(numbers.tolist(), self.rows.offset[rows].tolist(), strict=True):
+                files[number].seek(offset)
+                yield files[number].readline().rstrip(b"\n") + b"\n"
+
+    def contaminated(self) -> Iterator[tuple[Example, Sequence[Pair]]]:
+        """Each row that gives a held-out one away, and its pairs."""
+        for line, pairs in zip(self.lines(np.array(list(self.pairs), np.int64)), self.pairs.values(), strict=True):
+            yield example_from(parse_object(line, "split"), "split"), pairs
+
+    def reason(self, pair: Pair) -> str:
+        """Why the pair's training row goes, naming the held-out row."""
+        held_out = self.held_out[pair.held_out]
+        is_benchmark = any(source.name == held_out.source and source.role == "benchmark" for source in self.sources)
+        return f"{pair.link} {held_out.place}, a {'benchmark' if is_benchmark else 'test'} row"
 
 
-def split(examples: Sequence[Example], sources: Sequence[Source], settings: Splitting) -> Splits:
-    """Sources with role test go to test whole; the pool is drawn by the hash of each row's group.
+def divide(
+    files: Sequence[Path],
+    sources: Sequence[SourceConfig],
+    settings: SplitConfig,
+    n_workers: int,
+    scratch: Path,
+    watched: Watched,
+) -> Divided:
+    """Sources with role test and benchmark are held out whole; the pool is drawn by the hash of each row's group.
 
-    So a group is never on two sides, and a row's side changes neither when rows are reordered nor when others
-    are added (unless the test now holds one of its prompts). Test rows stay test rows whatever `val_fraction` is.
-    Raises `DataError` for an empty side, or for contamination where that is to fail.
+    So a group of the pool is never on two sides, and a row's side changes neither when rows are reordered nor when
+    others are added, unless it now gives a held-out row away (or a run of words has become a template, and it no longer
+    does). Test rows stay test rows whatever `val_fraction` is. Rows with role replay all go to training, also beside
+    a validation row of their group.
+
+    The same comes out for any number of processes. `scratch` is an empty folder; `watched` gets an item per row.
     """
-    tests = {source.name for source in sources if source.role == "test"}
-    assert not tests or settings.test_fraction == 0, "the configuration says which of the two gives the test"
-    drawn = [(example, "test" if example.source in tests else _side(example, settings)) for example in examples]
-    held_out = [example for example, side in drawn if side == "test"]
-    learned = [(example, side) for example, side in drawn if side != "test"]
-    rejected = _contamination([example for example, _ in learned], held_out, settings.on_contamination)
-    sides: dict[str, list[Example]] = {"train": [], "val": []}
-    for index, (example, side) in enumerate(learned):
-        if index not in rejected:
-            sides[side].append(example)
-    splits = Splits(sides["train"], sides["val"], held_out, list(rejected.values()))
-    _check_sides(splits, settings)
-    return splits
+    given = any(source.role == "test" for source in sources)
+    assert not given or settings.test_fraction == 0, "the configuration says which of the two gives the test"
+    ranges = [list(line_ranges(path, _PART_BYTES)) for path in files]
+    parts = [part for of_file in ranges for part in of_file]
+    with processes(n_workers) as ordered:
+        scanned: list[Scanned] = []
+        for _ in watched(_scan_parts(ordered(partial(scan, tuple(sources), settings), parts), scanned), "split"):
+            pass
+        rows = all_rows([part.rows for part in scanned])
+        held_out = [example for part in scanned for example in part.held_out]
+        first = offsets_of(np.array([part.n_rows for part in scanned], np.int64))
+        learned = list(_learned(parts, rows, first))
+        pairs = _find_pairs(rows, learned, held_out, settings.contamination, scratch, ordered, watched)
+    return Divided(sources, files, first[np.cumsum([0, *map(len, ranges)])], rows, held_out, pairs)
 
 
-def count_sides(splits: Splits, sources: Iterable[Source]) -> dict[str, int | float]:
-    """Rows and groups on each side, in all and by source, and rejected rows, as metrics."""
-    metrics: dict[str, int | float] = {
-        "n_read": len(splits.train) + len(splits.val) + len(splits.test) + len(splits.rejected),
-        "n_rejected_by_contamination": len(splits.rejected),
-    }
-    names = [source.name for source in sources]
-    for side, rows in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
-        found = Counter(example.source for example in rows)
-        metrics |= {f"n_{side}": len(rows), f"n_{side}_groups": len({group_key(example) for example in rows})}
-        metrics |= {f"n_{side}_from_{name}": found[name] for name in names}
-    return metrics
+def _scan_parts(results: Iterable[Scanned], into: list[Scanned]) -> Iterator[int]:
+    """An item per row of each part that is done, which goes to `into`."""
+    for part in results:
+        into.append(part)
+        yield from range(part.n_rows)
 
 
-def place_on_unit_line(salt: str, key: str) -> float:
-    """A number in [0, 1), uniform over keys, from the first 53 bits of the SHA-256 of salt and key."""
-    digest = hashlib.sha256(f"{salt}\0{key}".encode("utf-8", "surrogatepass")).digest()
-    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+@dataclass(frozen=True, slots=True)
+class _Learned:
+    """A part's rows that are compared with the held-out ones."""
+
+    path: Path
+    offsets: Indexes  # [n_learned] where their lines begin
+    numbers: Indexes  # [n_learned] among all rows
 
 
-def _side(example: Example, settings: Splitting) -> Literal["train", "val", "test"]:
-    """Test from the bottom of the unit line, validation from its top, so that neither moves the other's bound."""
-    place = place_on_unit_line(settings.salt, group_key(example))
-    # raw text has no answer to score: it is learned from or validated on
-    if place < settings.test_fraction and example.text is None:
-        return "test"
-    return "val" if place >= 1 - settings.val_fraction else "train"
+def _learned(parts: Sequence[LineRange], rows: Rows, first: Indexes) -> Iterator[_Learned]:
+    learned = np.flatnonzero(rows.is_learned())
+    for part, numbers in zip(parts, np.split(learned, np.searchsorted(learned, first[1:])), strict=False):
+        yield _Learned(part.path, rows.offset[numbers], numbers)
 
 
-def _contamination(
-    learned: list[Example], held_out: list[Example], action: Literal["drop", "fail"]
-) -> dict[int, Rejected]:
-    found = contaminated(learned, held_out)
-    if found and action == "fail":
-        index, reason = next(iter(found.items()))
-        raise DataError(
-            f"{learned[index].source}:{learned[index].line}: {reason}; {len(found)} such rows;"
-            " remove them, or set split.on_contamination: drop"
-        )
-    return {index: _rejected(learned[index], reason) for index, reason in found.items()}
+def _find_pairs(
+    rows: Rows,
+    learned: Sequence[_Learned],
+    held_out: Sequence[Example],
+    settings: ContaminationConfig,
+    scratch: Path,
+    ordered: Ordered,
+    watched: Watched,
+) -> dict[int, list[Pair]]:
+    index = index_of(held_out, settings)
+    evidence = Evidence(index, held_out, settings)
+    compared = ordered(partial(_compare, settings, index.save(scratch)), learned)
+    for _ in watched(_gather(zip(learned, compared, strict=True), evidence), "contamination"):
+        pass
+    of_prompt = np.repeat(np.arange(len(rows.side)), rows.n_prompts)
+    is_learned = rows.is_learned()[of_prompt]
+    return evidence.pairs(index.prompts.find(one_each(rows.prompts[is_learned], of_prompt[is_learned])))
 
 
-def _rejected(example: Example, reason: str) -> Rejected:
-    return Rejected(example.source, example.line, "split", "contamination", reason, as_json(example))
+def _compare(settings: ContaminationConfig, index: Path, part: _Learned) -> Overlap:
+    examples = list(examples_at(part.path, part.offsets.tolist()))
+    return look(examples, load_index(index), settings).numbered(part.numbers)
 
 
-def _check_sides(splits: Splits, settings: Splitting) -> None:
-    n_pool = len(splits.train) + len(splits.val) + len(splits.rejected)
-    if not splits.train:
+def _gather(results: Iterable[tuple[_Learned, Overlap]], evidence: Evidence) -> Iterator[int]:
+    """An item per row of each part that is done, whose overlap goes to the evidence."""
+    for part, overlap in results:
+        evidence.add(overlap)
+        yield from range(len(part.numbers))
+
+
+def refuse_contamination(divided: Divided, settings: ContaminationConfig, pairs_file: Path) -> None:
+    """With action fail: raises `DataError` naming the first contaminated row, and leaves all pairs in the file."""
+    first = next(divided.contaminated(), None)
+    if first is None or settings.action == "drop":
+        return
+    write_pairs(pairs_file, divided)
+    row, pairs = first
+    raise DataError(
+        f"{row.place}: {divided.reason(pairs[0])}; {len(divided.pairs)} such rows, all in {pairs_file};"
+        " remove them, or set split.contamination.action: drop"
+    )
+
+
+def mix_training_rows(divided: Divided, mixture: MixtureConfig, settings: SplitConfig, seed: int) -> Mixed:
+    """The mixture of the training rows, as rows of the files. Raises `DataError` for an empty side."""
+    _check_sides(divided, settings)
+    train = divided.on("train")
+    mixed = mix(divided.rows.source[train], divided.rows.id[train], divided.sources, mixture, seed)
+    return replace(mixed, rows=train[mixed.rows])
+
+
+def _check_sides(divided: Divided, settings: SplitConfig) -> None:
+    n_pool = int(np.count_nonzero(divided.rows.is_learned()))
+    if not len(divided.on("train")):
         raise DataError(f"split: no training row is left of {n_pool} pool rows; add data or lower the fractions")
-    if not splits.val and settings.val_fraction > 0:
+    if not len(divided.on("val")) and settings.val_fraction > 0:
         raise DataError(f"split: split.val_fraction {settings.val_fraction} of {n_pool} pool rows is no row; raise it")
-    if not splits.test:
+    if not len(divided.on("test")):
         raise DataError("split: there is no test row; give a source role test, or raise split.test_fraction")
+
+
+def write_sides(folder: Path, divided: Divided, mixed: Mixed) -> None:
+    """Write train.jsonl, val.jsonl, test.jsonl, rejected.jsonl and contamination.jsonl.
+
+    A benchmark's rows and those that the mixture leaves out are on no side; the metrics count both.
+    """
+    for name, rows in (("train", mixed.rows), ("val", divided.on("val")), ("test", divided.on("test"))):
+        with (folder / f"{name}.jsonl").open("wb") as file:
+            file.writelines(divided.lines(rows))
+    rejected = (rejection(row, "split", "contamination", divided.reason(p[0])) for row, p in divided.contaminated())
+    write_rejected(folder / "rejected.jsonl", rejected)
+    write_pairs(folder / "contamination.jsonl", divided)
+
+
+def write_pairs(path: Path, divided: Divided) -> None:
+    """Write a training row and a held-out one that it gives away a line; a row has as many lines as such pairs."""
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        for row, pairs in divided.contaminated():
+            file.writelines(as_line(pair_as_json(pair, row, divided.held_out[pair.held_out])) for pair in pairs)
+
+
+def count_sides(divided: Divided, mixed: Mixed) -> dict[str, int | float]:
+    """Rows and groups on each side, in all and by source, and the rows on none, as metrics.
+
+    n_read == n_train + n_val + n_test + n_benchmark + n_rejected_by_contamination
+    + n_left_out_by_mixture - n_repeats_by_mixture. A row may be contaminated in several ways, and is rejected once.
+    """
+    kinds = Counter(kind for pairs in divided.pairs.values() for kind in {pair.kind for pair in pairs})
+    metrics: dict[str, int | float] = {
+        "n_read": len(divided.rows.side),
+        "n_rejected_by_contamination": len(divided.pairs),
+        "n_benchmark": len(divided.on("benchmark")),
+    }
+    metrics |= {f"n_contaminated_by_{kind}": kinds[kind] for kind in KINDS} | mixed.metrics()
+    groups = divided.rows.groups()
+    for side, rows in (("train", mixed.rows), ("val", divided.on("val")), ("test", divided.on("test"))):
+        found = np.bincount(divided.rows.source[rows], minlength=len(divided.sources)).tolist()
+        metrics |= {f"n_{side}": len(rows), f"n_{side}_groups": len(np.unique(groups[rows]))}
+        metrics |= {f"n_{side}_from_{source.name}": n for source, n in zip(divided.sources, found, strict=True)}
+    return metrics

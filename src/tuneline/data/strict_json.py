@@ -58,6 +58,22 @@ class StrictDecoder:
         self.problems.append(f"{name} is not JSON; use null or leave the key out")
 
 
+def decoded(text: str) -> Json:
+    """The one value that the whole text is. Raises `ValueError` with one line that says why it is none."""
+    if is_too_deep(text):
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    decoder = StrictDecoder()
+    try:
+        value, end = decoder.decode_at(text, len(text) - len(text.lstrip()))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at column {error.pos + 1}") from None
+    if text[end:].strip():
+        raise ValueError(f"not JSON: more text at column {end + 1}")
+    if decoder.problems:
+        raise ValueError(decoder.problems[0])
+    return value
+
+
 def has_lone_surrogate(value: Json) -> bool:
     """True when a key or text cannot be written as UTF-8."""
     try:

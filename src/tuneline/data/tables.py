@@ -2,11 +2,16 @@
 
 import csv
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
 from math import isfinite
 from pathlib import Path
+from shutil import copyfileobj
+from tempfile import TemporaryFile
+from typing import BinaryIO, Protocol
 
+from tuneline.data.compressed import is_packed, open_bytes
 from tuneline.data.records import Json
 from tuneline.data.rows import (
     MAX_ROW_BYTES,
@@ -115,15 +120,54 @@ def read_parquet(path: Path) -> Iterator[Row | BadRow]:
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with _seekable(path) as stream, pyarrow.parquet.ParquetFile(stream) as file:
             _check_columns(path, file.schema_arrow.names)
-            number = 0
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS):
-                for value in batch.to_pylist():
-                    number += 1
-                    yield plain_row(number, f"{path}:{number}", value)
+            batches = file.iter_batches(batch_size=_BATCH_ROWS)
+            for number, value in enumerate((value for batch in batches for value in _values(batch)), 1):
+                yield _table_row(number, f"{path}:{number}", value)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
+
+
+class _Table(Protocol):
+    """What is used of a pyarrow.RecordBatch."""
+
+    num_rows: int
+
+    def slice(self, offset: int, length: int) -> "_Table": ...
+
+    def to_pylist(self) -> list[dict[str, object]]: ...
+
+
+@contextmanager
+def _seekable(path: Path) -> Iterator[BinaryIO]:
+    """The file's unpacked bytes; Parquet is read from its end, so packed ones go through a temporary file."""
+    with open_bytes(path) as file:
+        if not is_packed(path):
+            yield file
+            return
+        with TemporaryFile() as unpacked:
+            copyfileobj(file, unpacked)
+            unpacked.seek(0)
+            yield unpacked
+
+
+def _values(batch: _Table) -> Iterator[dict[str, object] | str]:
+    """Each row, or why it is none: nobody checks on writing that a Parquet text is UTF-8."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        for index in range(batch.num_rows):
+            try:
+                yield batch.slice(index, 1).to_pylist()[0]
+            except UnicodeDecodeError as error:
+                yield f"a text that is not UTF-8: {error.object!r:.1000}"
+
+
+def _table_row(number: int, place: str, value: dict[str, object] | str) -> Row | BadRow:
+    if isinstance(value, str):
+        return BadRow(number, place, value.partition(":")[0], value)
+    return plain_row(number, place, value)
 
 
 def plain_row(number: int, place: str, value: dict[str, object]) -> Row | BadRow:

@@ -1,7 +1,8 @@
 """One model against the held-out examples: its answers, and how likely it finds the right ones."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -9,8 +10,9 @@ from time import perf_counter
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tuneline.data.records import Example, Json
+from tuneline.errors import ModelError
 from tuneline.evaluation.generation import decode_answer, generate_greedy_ids
-from tuneline.evaluation.heldout import check_room, expected_answer, prompt_messages
+from tuneline.evaluation.heldout import check_room, expected_answer, place, prompt_messages
 from tuneline.evaluation.likelihood import Likelihood, answer_bytes
 from tuneline.evaluation.perplexity import answer_likelihoods
 from tuneline.evaluation.tasks.scoring import Score, Scorer
@@ -58,15 +60,31 @@ class Answers:
 def encode_questions(
     tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_new_tokens: int, n_ctx: int
 ) -> Questions:
-    """Tokenise before any model is loaded. Raises `DataError` for an example without room in `n_ctx` tokens."""
-    prompts_ids = [encode_prompt(tokenizer, prompt_messages(example)) for example in examples]
-    conversations = [encode_conversation(tokenizer, example.messages) for example in examples]
+    """Tokenise before any model is loaded.
+
+    Raises `DataError` for an example without room in `n_ctx` tokens, `ModelError` for one that the chat template
+    cannot show whole, tools and their calls included: both models must be asked the same.
+    """
+    prompts_ids, conversations = [], []
+    for example in examples:
+        with _named(example):
+            prompts_ids.append(encode_prompt(tokenizer, prompt_messages(example), example.tools))
+            conversations.append(encode_conversation(tokenizer, example.messages, example.tools))
     answer_tokens = [
         max(max_new_tokens, len(conversation.input_ids) - len(prompt_ids))
         for conversation, prompt_ids in zip(conversations, prompts_ids, strict=True)
     ]
     check_room(examples, map(len, prompts_ids), answer_tokens, n_ctx)
     return Questions(tokenizer, examples, prompts_ids, conversations, max_new_tokens)
+
+
+@contextmanager
+def _named(example: Example) -> Iterator[None]:
+    """Put the example's place before what the tokenizer or its template has against it."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{place(example)}: {error}") from error
 
 
 def answer_all(model: PreTrainedModel, questions: Questions, scorer: Scorer, batch_size: int, name: str) -> Answers:

@@ -1,6 +1,7 @@
 """The held-out examples as evaluation sees them: a prompt to answer, and the answer expected."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tuneline.data.records import Example, Message, read_examples
@@ -8,13 +9,17 @@ from tuneline.errors import DataError
 
 
 def read_heldout(path: Path, max_examples: int | None) -> list[Example]:
-    """The conversations in `path` that end with an answer; raw text rows are left out.
+    """The conversations in `path` that end with an answer in words; rows of other kinds cannot be asked and stay out.
 
     `max_examples` of them are chosen by id, a content hash: from all of the file, whatever its order.
     """
-    answerable = [example for example in read_examples(path) if is_answerable(example)]
+    examples = read_examples(path)
+    answerable = [example for example in examples if is_answerable(example)]
     if not answerable:
-        raise DataError(f"{path}: no conversation that ends with an answer; give data.sources one with role test")
+        raise DataError(
+            f"{path}: no conversation that ends with an answer in words ({_kinds_found(examples)}); give data.sources "
+            "one that has some, with role test"
+        )
     if max_examples is None or max_examples >= len(answerable):
         return answerable
     chosen = {example.id for example in sorted(answerable, key=lambda example: example.id)[:max_examples]}
@@ -22,8 +27,16 @@ def read_heldout(path: Path, max_examples: int | None) -> list[Example]:
 
 
 def is_answerable(example: Example) -> bool:
-    """True for a conversation with something before its last message, which is an assistant's."""
-    return len(example.messages) > 1 and example.messages[-1].role == "assistant"
+    """True for a conversation with something before its last message, which is an assistant's and not a tool call.
+
+    A call is written in each model's own way, so no text could be expected of it.
+    """
+    return example.kind == "conversation" and len(example.messages) > 1 and not example.messages[-1].tool_calls
+
+
+def _kinds_found(examples: Sequence[Example]) -> str:
+    found = Counter(example.kind for example in examples)
+    return ", ".join(f"{n} of kind {kind}" for kind, n in sorted(found.items())) or "no row at all"
 
 
 def prompt_messages(example: Example) -> tuple[Message, ...]:
@@ -37,7 +50,7 @@ def expected_answer(example: Example) -> str:
 
 def place(example: Example) -> str:
     """Where the example came from, for an error: source:line of the raw file, and its id."""
-    return f"{example.source}:{example.line} (example {example.id})"
+    return f"{example.place} (example {example.id})"
 
 
 def check_room(

@@ -16,7 +16,7 @@ from tuneline.export.divergence import Divergence, LogitsNV, log_softmax
 from tuneline.export.reference import reference_logits
 from tuneline.export.runtime import Runtime, Vocabulary
 from tuneline.export.tokens import check_same_ids
-from tuneline.model.template import encode_conversation, encode_prompt
+from tuneline.model.template import encode_conversation, encode_prompt, render_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class Row:
 
 def answer_row(tokenizer: PreTrainedTokenizerBase, example: Example) -> Row:
     """Only the last answer counts: the earlier turns are its prompt."""
-    encoded = encode_conversation(tokenizer, example.messages)
-    start = len(encode_prompt(tokenizer, prompt_messages(example)))
+    encoded = encode_conversation(tokenizer, example.messages, example.tools)
+    start = len(encode_prompt(tokenizer, prompt_messages(example), example.tools))
     positions = [t - 1 for t in range(start, len(encoded.input_ids)) if encoded.loss_mask[t]]
     return Row(encoded.input_ids, positions)
 
@@ -52,11 +52,9 @@ def check_prompts(
     """
     prompts = {}
     for example in examples:
-        messages = [{"role": m.role, "content": m.content} for m in prompt_messages(example)]
-        text = tokenizer.apply_chat_template(
-            messages, chat_template=template, tokenize=False, add_generation_prompt=True
-        )
-        prompts[str(text)] = encode_prompt(tokenizer, prompt_messages(example))
+        messages = prompt_messages(example)
+        text = render_text(tokenizer, messages, template, example.tools)
+        prompts[text] = encode_prompt(tokenizer, messages, example.tools)
     return check_same_ids(link, prompts, prompts.__getitem__, lambda text: vocabulary.encode(text, add_special=False))
 
 

@@ -64,7 +64,7 @@ def measure(
         check_prompts(link.name, tokenizer, chat_template(link.gguf), runtime.vocabulary, asked)
         metrics = _compare(link, runtime, tokenizer, compared)
         metrics |= file_metrics(runtime, n_fallback_tensors(link.gguf, link.type))
-        prompts = [encode_prompt(tokenizer, prompt_messages(example)) for example in asked]
+        prompts = [encode_prompt(tokenizer, prompt_messages(example), example.tools) for example in asked]
         answers = _answer_all(runtime, prompts, max_new_tokens, f"{link.type}: answering")
         return Measured(metrics, measure_speed(runtime, prompts, load_s), answers)
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from tuneline.data.records import Message
+from tuneline.data.records import Json, Message, ToolCall
 from tuneline.errors import ModelError
 
 
@@ -20,30 +20,91 @@ class Encoded:
     loss_mask: list[int]
 
 
-def encode_conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Encoded:
-    """Tokens of the whole conversation; loss on what the assistant says and on the token that ends its turn.
+def encode_conversation(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Sequence[Json] = ()
+) -> Encoded:
+    """Tokens of the whole conversation; loss on what the assistant says (its calls of tools too) and on the token
+    that ends its turn.
 
     A template with `{% generation %}` marks these spans itself. For any other, they are what a turn adds to
-    its own generation prompt; raises `ModelError` when the template rewrites earlier turns later on.
+    its own generation prompt; raises `ModelError` when the template rewrites earlier turns later on, or leaves out
+    tools (see `tools_problem`).
     """
+    _refuse_lost_tools(tokenizer, messages, tools)
     if _marks_generation(tokenizer):
-        encoded = _encode_by_marks(tokenizer, messages)
+        encoded = _encode_by_marks(tokenizer, messages, tools)
     else:
-        encoded = _encode_by_prefixes(tokenizer, messages)
+        encoded = _encode_by_prefixes(tokenizer, messages, tools)
     _refuse_double_bos(tokenizer, encoded.input_ids)
     return Encoded(encoded.input_ids, _without_trailing_space(tokenizer, encoded))
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Sequence[Json] = ()
+) -> list[int]:
     """Tokens the model sees before it answers: `messages` without the answer, and the assistant's opening."""
-    ids = _render(tokenizer, messages, add_generation_prompt=True)
+    _refuse_lost_tools(tokenizer, messages, tools)
+    ids = _render(tokenizer, messages, tools, add_generation_prompt=True)
     _refuse_double_bos(tokenizer, ids)
     return ids
 
 
-def render_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], template: str | None = None) -> str:
+def render_text(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    template: str | None = None,
+    tools: Sequence[Json] = (),
+) -> str:
     """The prompt as text: what `encode_prompt` encodes. `template`: another one than the tokenizer's own."""
-    return _render_text(tokenizer, messages, template, add_generation_prompt=True)
+    return _render_text(tokenizer, messages, tools, template, add_generation_prompt=True)
+
+
+def tools_problem(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Sequence[Json]) -> str | None:
+    """What of tools, their calls and results the chat template cannot show; None when it shows all there is.
+
+    A part is lost when the text is the same without it.
+    """
+    if not tools and all(message.role != "tool" and not message.tool_calls for message in messages):
+        return None
+    try:
+        whole = _render_text(tokenizer, messages, tools, None, add_generation_prompt=False)
+    except ModelError as error:
+        return str(error)
+    for what, fewer_messages, fewer_tools in _without_one_part(messages, tools):
+        try:
+            text = _render_text(tokenizer, fewer_messages, fewer_tools, None, add_generation_prompt=False)
+        except ModelError:
+            continue  # the template misses the part, so it looks at it
+        if text == whole:
+            return (
+                f"{tokenizer.name_or_path}: its chat template does not show {what}; take a model whose template does, "
+                "or data without tools"
+            )
+    return None
+
+
+def _without_one_part(
+    messages: Sequence[Message], tools: Sequence[Json]
+) -> Iterator[tuple[str, Sequence[Message], Sequence[Json]]]:
+    """What is missing, and the conversation without it: the tools, each call, each result."""
+    if tools:
+        yield "the tools", messages, ()
+    for number, message in enumerate(messages, 1):
+        for changed in _without_one_call(message):
+            yield f"the tool calls of message {number}", [*messages[: number - 1], changed, *messages[number:]], tools
+        if message.role == "tool" and message.content.strip():
+            changed = replace(message, content="")
+            yield f"the tool result in message {number}", [*messages[: number - 1], changed, *messages[number:]], tools
+
+
+def _without_one_call(message: Message) -> Iterator[Message]:
+    for place in range(len(message.tool_calls)):
+        yield replace(message, tool_calls=message.tool_calls[:place] + message.tool_calls[place + 1 :])
+
+
+def _refuse_lost_tools(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Sequence[Json]) -> None:
+    if problem := tools_problem(tokenizer, messages, tools):
+        raise ModelError(problem)
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -65,9 +126,13 @@ def _marks_generation(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def _render(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, add_generation_prompt: bool
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    tools: Sequence[Json],
+    *,
+    add_generation_prompt: bool,
 ) -> list[int]:
-    text = _render_text(tokenizer, messages, None, add_generation_prompt=add_generation_prompt)
+    text = _render_text(tokenizer, messages, tools, None, add_generation_prompt=add_generation_prompt)
     # add_special_tokens=False: a template writes BOS itself where the model wants one
     return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
@@ -75,6 +140,7 @@ def _render(
 def _render_text(
     tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Message],
+    tools: Sequence[Json],
     template: str | None,
     *,
     add_generation_prompt: bool,
@@ -83,6 +149,7 @@ def _render_text(
         return str(
             tokenizer.apply_chat_template(
                 _as_dicts(messages),
+                tools=_as_tools(tools),
                 chat_template=template,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
@@ -92,20 +159,24 @@ def _render_text(
 
 @contextmanager
 def _template_errors(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
-    """A template may be broken, or refuse a conversation: a `tool` role, say, or two questions in a row."""
+    """A template may be broken, or refuse a conversation: a `tool` role, say, or two questions in a row.
+
+    Transformers raises TypeError for a template that joins texts with what is none, such as a call's arguments.
+    """
     try:
         yield
-    except TemplateError as error:
+    except (TemplateError, TypeError) as error:
         raise ModelError(
             f"{tokenizer.name_or_path}: its chat template cannot render this conversation: "
             f"{' '.join(str(error).split())}"
         ) from error
 
 
-def _encode_by_marks(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Encoded:
+def _encode_by_marks(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Sequence[Json]) -> Encoded:
     with _template_errors(tokenizer):
         rendered: Any = tokenizer.apply_chat_template(
             _as_dicts(messages),
+            tools=_as_tools(tools),
             tokenize=True,
             return_dict=True,
             return_assistant_tokens_mask=True,
@@ -114,12 +185,14 @@ def _encode_by_marks(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mess
     return Encoded(list(rendered["input_ids"]), list(rendered["assistant_masks"]))
 
 
-def _encode_by_prefixes(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Encoded:
-    ids = _render(tokenizer, messages, add_generation_prompt=False)
+def _encode_by_prefixes(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Sequence[Json]
+) -> Encoded:
+    ids = _render(tokenizer, messages, tools, add_generation_prompt=False)
     mask = [0] * len(ids)
     for index in (i for i, message in enumerate(messages) if message.role == "assistant"):
-        prompt = _render(tokenizer, messages[:index], add_generation_prompt=True)
-        turn = _render(tokenizer, messages[: index + 1], add_generation_prompt=False)
+        prompt = _render(tokenizer, messages[:index], tools, add_generation_prompt=True)
+        turn = _render(tokenizer, messages[: index + 1], tools, add_generation_prompt=False)
         if ids[: len(prompt)] != prompt or ids[: len(turn)] != turn:
             raise ModelError(
                 f"{tokenizer.name_or_path}: its chat template renders message {index + 1} of {len(messages)} "
@@ -153,5 +226,20 @@ def _refuse_double_bos(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -
         )
 
 
-def _as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in messages]
+def _as_dicts(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Messages as templates read them; `tool_calls` only where there are some, as templates ask whether it exists."""
+    rows: list[dict[str, Any]] = []
+    for message in messages:
+        row: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.tool_calls:
+            row["tool_calls"] = [_as_function(call) for call in message.tool_calls]
+        rows.append(row)
+    return rows
+
+
+def _as_function(call: ToolCall) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": call.name, "arguments": dict(call.arguments)}}
+
+
+def _as_tools(tools: Sequence[Json]) -> list[Any] | None:
+    return list(tools) or None  # templates ask whether there are any by `is none` or by truth

@@ -6,7 +6,7 @@ from tuneline.data.records import read_examples, write_rejected
 from tuneline.entry import run, stage_arguments
 from tuneline.model.loading import load_tokenizer, stop_token_ids
 from tuneline.output import atomic_folder, write_metrics, write_text
-from tuneline.training.token_report import preview, token_metrics
+from tuneline.training.token_report import preview, token_metrics, unused_note
 from tuneline.training.tokens import check_left_out, check_rows, tokenize, write_tokens
 
 
@@ -22,6 +22,8 @@ def main() -> None:
         examples = read_examples(args.splits / f"{split}.jsonl")
         shown = watched(examples, f"inspect {split}", len(examples))
         tokenized[split] = tokenize(tokenizer, shown, phase.objective, phase.max_length, stops)
+        if note := unused_note(tokenized[split], split):
+            print(note)
         check_left_out(tokenized[split], split, phase.max_length, allowed_fraction)
     train, val = tokenized["train"], tokenized["val"]
     check_rows(train, phase.objective, args.splits)

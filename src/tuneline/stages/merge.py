@@ -14,7 +14,7 @@ def main() -> None:
     params = read_params(args.params)
     tokenizer = load_tokenizer_from(args.tuned)
     examples = read_heldout(args.test, params.merge.check_examples)
-    rows = [encode_conversation(tokenizer, example.messages).input_ids for example in examples]
+    rows = [encode_conversation(tokenizer, example.messages, example.tools).input_ids for example in examples]
     with atomic_folder(args.out) as folder:
         metrics = merge(args.tuned, params.model, params.merge.dtype, folder, rows)
         write_metrics(args.metrics, metrics)  # before the check, so that a failure can be looked into

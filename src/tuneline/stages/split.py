@@ -1,22 +1,28 @@
-"""Divide clean examples into train, validation and test rows, and take out what the test holds too."""
+"""Divide clean examples into train, validation and test rows, without what gives held-out rows away, and mix."""
+
+from functools import partial
 
 from tuneline.config.params import read_params
-from tuneline.data.records import read_examples, write_examples, write_rejected
-from tuneline.data.splitting import count_sides, split
+from tuneline.data.parallel import n_cores
+from tuneline.data.progress import watched
+from tuneline.data.splitting import count_sides, divide, mix_training_rows, refuse_contamination, write_sides
 from tuneline.entry import run, stage_arguments
-from tuneline.output import atomic_folder, write_metrics
+from tuneline.output import atomic_folder, scratch_folder, write_metrics
 
 
 def main() -> None:
     args = stage_arguments(__doc__, "examples", "out", "metrics")
     params = read_params(args.params)
-    splits = split(read_examples(args.examples), params.data.sources, params.split)
+    with scratch_folder(args.out) as scratch:
+        shown = partial(watched, n_total=None)
+        divided = divide([args.examples], params.data.sources, params.split, n_cores(), scratch, shown)
+    refuse_contamination(divided, params.split.contamination, args.out / "contamination.jsonl")
+    mixed = mix_training_rows(divided, params.data.mixture, params.split, params.seed)
+    for note in mixed.notes():
+        print(note)
     with atomic_folder(args.out) as folder:
-        write_examples(folder / "train.jsonl", splits.train)
-        write_examples(folder / "val.jsonl", splits.val)
-        write_examples(folder / "test.jsonl", splits.test)
-        write_rejected(folder / "rejected.jsonl", splits.rejected)
-    write_metrics(args.metrics, count_sides(splits, params.data.sources))
+        write_sides(folder, divided, mixed)
+    write_metrics(args.metrics, count_sides(divided, mixed))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from itertools import groupby
 
 from transformers import PreTrainedTokenizerBase
 
-from tuneline.training.tokens import IGNORED, SPECIAL_TOKEN, TOO_LONG, Tokenized, TokenRow
+from tuneline.training.tokens import IGNORED, KINDS, SPECIAL_TOKEN, TOO_LONG, TOOLS, Tokenized, TokenRow
 
 PREVIEW_ROWS = 3
 
@@ -27,7 +27,17 @@ def token_metrics(train: Tokenized, val: Tokenized) -> dict[str, float | int]:
         "truncated_fraction": train.truncated_fraction,
         "left_out_fraction": train.left_out_fraction,
         "n_special_token_rows": train.n_left_out(SPECIAL_TOKEN) + val.n_left_out(SPECIAL_TOKEN),
+        "n_tools_rows": train.n_left_out(TOOLS) + val.n_left_out(TOOLS),
+        **{f"n_unused_rows_{kind}": train.unused[kind] + val.unused[kind] for kind in KINDS},
     }
+
+
+def unused_note(tokenized: Tokenized, split: str) -> str | None:
+    """One line on the rows that the objective cannot use, and what would; None when there are none."""
+    if not tokenized.unused:
+        return None
+    found = ", ".join(f"{n} {KINDS[kind]}" for kind, n in sorted(tokenized.unused.items()))
+    return f"{split}: rows of other kinds, not used by this phase: {found}"
 
 
 def percentile(ascending: Sequence[int], percent: int) -> int:

@@ -1,6 +1,8 @@
 """From examples to the very tokens and targets that training sees: made once, checked, kept in Parquet."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,14 +12,22 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from transformers import PreTrainedTokenizerBase
 
 from tuneline.config.schema import Objective
-from tuneline.data.records import Example, Rejected, as_json, contents
+from tuneline.data.records import Example, Json, Kind, Rejected, ToolCall, contents, rejection
 from tuneline.errors import BudgetError, DataError, ModelError
-from tuneline.model.template import encode_conversation, encode_prompt, encode_text, special_tokens_in
+from tuneline.model.template import encode_conversation, encode_prompt, encode_text, special_tokens_in, tools_problem
 from tuneline.output import atomic_file
 
 IGNORED = -100  # a label without loss, in Transformers and TRL
 TOO_LONG = "too_long"
 SPECIAL_TOKEN = "special_token"  # noqa: S105  (the name of a rule)
+TOOLS = "tools"
+KINDS: Mapping[Kind, str] = {  # what rows of a kind are called, and what takes them
+    "conversation": "conversations (sft)",
+    "text": "raw texts (pretrain)",
+    "preference": "preference pairs (a preference objective, such as DPO)",
+    "labelled": "labelled answers (KTO)",
+    "prompt": "prompts without an answer (online objectives, which let the model answer)",
+}
 SCHEMA = pa.schema([("id", pa.string()), ("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
 
 
@@ -38,13 +48,17 @@ class TokenRow:
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
-    """Rows to train on, and those left out with the reason; every example of the objective is in one of the two."""
+    """Rows to train on, and those left out with the reason; every example of the objective is in one of the two.
+
+    Examples of other kinds are counted only: they lie in the split's own file.
+    """
 
     rows: list[TokenRow] = field(default_factory=list)
     left_out: list[Rejected] = field(default_factory=list)
+    unused: Counter[Kind] = field(default_factory=Counter)
 
     def n_left_out(self, rule: str) -> int:
-        """How many rows the rule `TOO_LONG` or `SPECIAL_TOKEN` left out."""
+        """How many rows the rule `TOO_LONG`, `SPECIAL_TOKEN` or `TOOLS` left out."""
         return sum(row.rule == rule for row in self.left_out)
 
     @property
@@ -73,18 +87,32 @@ def tokenize(
 ) -> Tokenized:
     """Tokens and targets of the examples that the objective uses: conversations (sft) or texts (pretrain).
 
-    A conversation longer than `max_length_tokens` is left out, never trained half; a text is cut into rows that
-    overlap by one token, so that each of its tokens but the first is a target once. Raises `ModelError` or
-    `DataError`, with the row's source:line, for a row that would train no token, teach no end, or start with two BOS.
+    Other kinds of rows are counted. A conversation longer than `max_length_tokens` is left out, never trained half,
+    and so is one whose tools the chat template does not show; a text is cut into rows that overlap by one token, so
+    that each of its tokens but the first is a target once. Raises `ModelError` or `DataError`, with the row's
+    source:line, for a row that would train no token, teach no end, or start with two BOS.
     """
     tokenized = Tokenized()
+    used = used_kind(objective)
     for example in examples:
+        if example.kind != used:
+            tokenized.unused[example.kind] += 1
+            continue
         match objective:
-            case "sft" if example.text is None:
+            case "sft":
                 _add_conversation(tokenized, tokenizer, example, max_length_tokens, stop_token_ids)
-            case "pretrain" if example.text is not None:
+            case "pretrain":
                 _add_text(tokenized, tokenizer, example, max_length_tokens)
     return tokenized
+
+
+def used_kind(objective: Objective) -> Kind:
+    """The kind of rows that the objective trains on."""
+    match objective:
+        case "sft":
+            return "conversation"
+        case "pretrain":
+            return "text"
 
 
 def check_left_out(tokenized: Tokenized, split: str, max_length_tokens: int, allowed_fraction: float) -> None:
@@ -95,7 +123,8 @@ def check_left_out(tokenized: Tokenized, split: str, max_length_tokens: int, all
         raise BudgetError(
             f"train.max_truncated_fraction: {fraction:.3g} of the {split} rows are left out "
             f"({tokenized.n_left_out(TOO_LONG)} longer than max_length {max_length_tokens}, "
-            f"{tokenized.n_left_out(SPECIAL_TOKEN)} spelling a special token), allowed is {allowed_fraction:g}; first: "
+            f"{tokenized.n_left_out(SPECIAL_TOKEN)} spelling a special token, {tokenized.n_left_out(TOOLS)} with tools "
+            f"that the chat template does not show), allowed is {allowed_fraction:g}; first: "
             f"{first.source}:{first.line} ({first.reason}); raise the phase's max_length, shorten the rows "
             "(clean.length.max_chars), take such tokens out of the data, or allow more to be left out"
         )
@@ -104,11 +133,16 @@ def check_left_out(tokenized: Tokenized, split: str, max_length_tokens: int, all
 def check_rows(tokenized: Tokenized, objective: Objective, splits: Path) -> None:
     """Raise `DataError` when there is nothing to train on."""
     if not tokenized.rows:
-        wanted = {"sft": "messages", "pretrain": "text"}[objective]
         raise DataError(
-            f"{splits}/train.jsonl: no row with {wanted} to train on (objective {objective}, "
-            f"{len(tokenized.left_out)} left out); choose data with such rows, or another recipe"
+            f"{splits}/train.jsonl: no row to train on: objective {objective} takes rows of kind "
+            f"{used_kind(objective)}; found: {_found(tokenized)}; choose data with such rows, or another recipe"
         )
+
+
+def _found(tokenized: Tokenized) -> str:
+    found = [f"{len(tokenized.left_out)} that were left out"] if tokenized.left_out else []
+    found += [f"{n} {KINDS[kind]}" for kind, n in sorted(tokenized.unused.items())]
+    return ", ".join(found) or "no row at all"
 
 
 def write_tokens(path: Path, rows: Sequence[TokenRow]) -> None:
@@ -139,22 +173,40 @@ def _add_conversation(
     max_length_tokens: int,
     stop_token_ids: Sequence[int],
 ) -> None:
-    where = _where(example)
-    if names := special_tokens_in(tokenizer, contents(example)):
-        reason = f"contains {', '.join(names)}, which the model reads as the start or end of a turn"
-        tokenized.left_out.append(_left_out(example, SPECIAL_TOKEN, reason))
+    if problem := _conversation_problem(tokenizer, example):
+        tokenized.left_out.append(problem)
         return
-    with _located(where):
-        encoded = encode_conversation(tokenizer, example.messages)
+    with _located(example.place):
+        encoded = encode_conversation(tokenizer, example.messages, example.tools)
         row = _row(example.id, encoded.input_ids, encoded.loss_mask)
         _check_targets(row, stop_token_ids)
         _check_says_the_answer(tokenizer, example, row, stop_token_ids)
         _check_served_alike(tokenizer, example, row)
     if len(row.input_ids) > max_length_tokens:
         reason = f"{len(row.input_ids)} tokens, max_length is {max_length_tokens}"
-        tokenized.left_out.append(_left_out(example, TOO_LONG, reason))
+        tokenized.left_out.append(rejection(example, "inspect", TOO_LONG, reason))
     else:
         tokenized.rows.append(row)
+
+
+def _conversation_problem(tokenizer: PreTrainedTokenizerBase, example: Example) -> Rejected | None:
+    if names := special_tokens_in(tokenizer, [*contents(example), *_tool_texts(example)]):
+        reason = f"contains {', '.join(names)}, which the model reads as the start or end of a turn"
+        return rejection(example, "inspect", SPECIAL_TOKEN, reason)
+    if problem := tools_problem(tokenizer, example.messages, example.tools):
+        return rejection(example, "inspect", TOOLS, problem)
+    return None
+
+
+def _tool_texts(example: Example) -> Iterator[str]:
+    """What a template writes besides the contents: the tools, and the names and arguments of the calls."""
+    yield from (_as_text(tool) for tool in example.tools)
+    for message in example.messages:
+        yield from (call.name + _as_text(dict(call.arguments)) for call in message.tool_calls)
+
+
+def _as_text(value: Json) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _add_text(
@@ -162,9 +214,9 @@ def _add_text(
 ) -> None:
     if names := special_tokens_in(tokenizer, contents(example)):
         reason = f"contains {', '.join(names)}, which the model reads as the end of a text"
-        tokenized.left_out.append(_left_out(example, SPECIAL_TOKEN, reason))
+        tokenized.left_out.append(rejection(example, "inspect", SPECIAL_TOKEN, reason))
         return
-    with _located(_where(example)):
+    with _located(example.place):
         ids = encode_text(tokenizer, str(example.text))
     for number, chunk in enumerate(_overlapping_chunks(ids, max_length_tokens)):
         tokenized.rows.append(_row(f"{example.id}#{number}", chunk, [1] * len(chunk)))
@@ -201,18 +253,33 @@ def _check_targets(row: TokenRow, stop_token_ids: Sequence[int]) -> None:
 def _check_says_the_answer(
     tokenizer: PreTrainedTokenizerBase, example: Example, row: TokenRow, stop_token_ids: Sequence[int]
 ) -> None:
-    """The last answer's targets must be its content and what ends a turn: nothing of the template's own."""
+    """The last answer's targets must be its content and what ends a turn: nothing of the template's own.
+
+    Calls of tools follow the content in the model's own way of writing them; each must be named there.
+    """
     ids = row.input_ids[_start_of_last_answer(row) : _end_of_last_answer(row)]
     trained = _without_end(tokenizer, ids, stop_token_ids)
-    content = [message.content for message in example.messages if message.role == "assistant"][-1].strip()
+    answer = example.messages[-1]
     # through the tokenizer, which may normalise: é as one character or as two
-    expected = _decoded(tokenizer, tokenizer(content, add_special_tokens=False, verbose=False).input_ids)
-    if trained != expected:
+    expected = _decoded(tokenizer, tokenizer(answer.content.strip(), add_special_tokens=False, verbose=False).input_ids)
+    says_it = trained == expected
+    if answer.tool_calls:
+        says_it = trained.startswith(expected) and _names_calls(trained.removeprefix(expected), answer.tool_calls)
+    if not says_it:
         raise ModelError(
             f"row {row.id}: the chat template changes the answer: {_beginning(trained)} would be trained where the "
             f"row says {_beginning(expected)}; set what switches that off in model.chat_template_kwargs (Qwen3: "
             "enable_thinking: false), or mark the answer alone with {% generation %} in the template"
         )
+
+
+def _names_calls(text: str, calls: Sequence[ToolCall]) -> bool:
+    """True when every call's name stands in the text, in their order."""
+    for call in calls:
+        _, found, text = text.partition(call.name)
+        if not found:
+            return False
+    return True
 
 
 def _without_end(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], stop_token_ids: Sequence[int]) -> str:
@@ -234,9 +301,7 @@ def _beginning(text: str) -> str:
 
 def _check_served_alike(tokenizer: PreTrainedTokenizerBase, example: Example, row: TokenRow) -> None:
     """The prompt that generation renders must be what stands before the answer in training."""
-    if example.messages[-1].role != "assistant":
-        return
-    prompt = encode_prompt(tokenizer, example.messages[:-1])
+    prompt = encode_prompt(tokenizer, example.messages[:-1], example.tools)
     if row.input_ids[: _start_of_last_answer(row)] != prompt:
         raise ModelError(
             f"row {row.id}: the chat template renders the prompt for generation in another way than in training; "
@@ -253,14 +318,6 @@ def _start_of_last_answer(row: TokenRow) -> int:
 def _end_of_last_answer(row: TokenRow) -> int:
     """Position behind the last trained token."""
     return 1 + max(t for t, label in enumerate(row.labels) if label != IGNORED)
-
-
-def _left_out(example: Example, rule: str, reason: str) -> Rejected:
-    return Rejected(example.source, example.line, "inspect", rule, reason, as_json(example))
-
-
-def _where(example: Example) -> str:
-    return f"{example.source}:{example.line}"
 
 
 @contextmanager

@@ -1,0 +1,102 @@
+"""From a row of a known format to an example, or to a rejected row with the reason."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tuneline.data.conversation import (
+    RowProblem,
+    check_conversation,
+    check_pair,
+    check_prompt,
+    with_system_prompt,
+    with_task_prefix,
+)
+from tuneline.data.formats import USED_KEYS, Content, Format, adapt
+from tuneline.data.records import Example, Json, Message, Rejected, with_id
+from tuneline.data.rows import BadRow, Row
+from tuneline.errors import DataError
+
+RULES = ("reader", "format", "conversation")  # why a row can be rejected here, in the order of the checks
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """What is the same for all rows of a source."""
+
+    source: str  # its name
+    format: Format
+    columns: Mapping[str, str]  # a key of the format -> the rows' name for it
+    meta_fields: tuple[str, ...]
+    system_prompt: str | None
+    task_prefix: str | None
+
+    def outcome(self, row: Row | BadRow, file: str) -> Example | Rejected:
+        """The row, of which nothing is lost; `file` is its Example.file."""
+        if isinstance(row, BadRow):
+            return self._rejected(row, file, "reader", row.reason)
+        try:
+            return self._example(row, file)
+        except RowProblem as problem:
+            return self._rejected(row, file, problem.rule, str(problem))
+
+    def left_out(self, row: Row) -> set[str]:
+        """Keys of the row that nothing reads."""
+        used = {self.columns.get(key, key) for key in USED_KEYS[self.format]}
+        return row.value.keys() - used - set(self.meta_fields)
+
+    def _example(self, row: Row, file: str) -> Example:
+        content = adapt(renamed(row.value, self.columns), self.format)
+        example = Example(
+            id="",
+            source=self.source,
+            line=row.line,
+            messages=self._messages(content),
+            text=content.text,
+            meta={key: row.value[key] for key in self.meta_fields if key in row.value},
+            file=file,
+            tools=content.tools,
+            chosen=content.chosen,
+            rejected=content.rejected,
+            label=content.label,
+        )
+        self._check(example)
+        return with_id(example)
+
+    def _messages(self, content: Content) -> tuple[Message, ...]:
+        if content.text is not None:
+            return ()
+        return with_task_prefix(with_system_prompt(content.messages, self.system_prompt), self.task_prefix)
+
+    def _check(self, example: Example) -> None:
+        match self.format:
+            case "text" | "html":
+                return
+            case "preference":
+                check_pair(example)
+            case "prompt":
+                check_prompt(example.messages)
+            case _:
+                check_conversation(example.messages)
+
+    def _rejected(self, row: Row | BadRow, file: str, rule: str, reason: str) -> Rejected:
+        content: Json = row.raw if isinstance(row, BadRow) else row.value
+        return Rejected(self.source, row.line, "ingest", rule, f"{row.place}: {reason}", content, file)
+
+
+def renamed(row: dict[str, Json], columns: Mapping[str, str]) -> dict[str, Json]:
+    """The row with the format's names for its keys."""
+    if not columns:
+        return row
+    taken = {*columns, *columns.values()}
+    kept = {key: value for key, value in row.items() if key not in taken}
+    return kept | {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
+
+
+def check_columns(columns: Mapping[str, str], chosen: Format, rows: Sequence[Row], key: str) -> None:
+    """Raises `DataError` for a name that nothing reads, or that no row has; `key` is where the columns stand."""
+    for ours, theirs in columns.items():
+        if ours not in USED_KEYS[chosen]:
+            allowed = ", ".join(sorted(USED_KEYS[chosen]))
+            raise DataError(f"{key}.columns: {ours!r} is no key of format {chosen}; allowed: {allowed}")
+        if not any(theirs in row.value for row in rows):
+            raise DataError(f"{key}.columns.{ours}: {theirs!r} is in none of the first rows; correct or remove it")

@@ -1,0 +1,118 @@
+"""The rules that compare rows, over all cleaned parts: which row is a copy of which."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tuneline.config.schema import CleanConfig, NearDuplicatesRuleConfig
+from tuneline.data.dedup import (
+    Candidate,
+    Copies,
+    Flags,
+    Indexes,
+    candidate_groups,
+    compared_text,
+    equal_keys,
+    near_copies,
+    ranks,
+)
+from tuneline.data.parallel import Ordered
+from tuneline.data.parts import Part, examples_at
+from tuneline.data.shingles import offsets_of
+
+SET_RULES = ("exact_duplicates", "folded_duplicates", "near_duplicates")
+_GROUPED_ROWS = 2000  # candidates compared in one piece of work
+
+
+class Copy(NamedTuple):
+    """Why a row goes."""
+
+    rule: str
+    kept: int  # the row that stays instead, for now: another rule may find a copy of it in turn
+    jaccard: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """Where a candidate lies on disk; what travels to the process that compares it."""
+
+    row: int
+    rank: int
+    stem: Path
+    index: int  # of the row in its part
+    offset: int
+    n_bytes: int
+
+
+def find_copies(parts: Sequence[Part], rules: CleanConfig, ordered: Ordered) -> dict[int, Copy]:
+    """Row -> why it goes; rows are numbered through all parts. Held-out rows are compared with nothing."""
+    alive = np.concatenate([part.in_pool for part in parts])
+    content = np.concatenate([part.content for part in parts])
+    # A row that a teacher wrote comes after those of its source: it never takes the place of the row it was made from.
+    source = np.concatenate([2 * part.source + part.is_taught for part in parts])
+    rank = ranks(source, np.concatenate([part.n_chars for part in parts]), content)
+    copies: dict[int, Copy] = {}
+    if rules.exact_duplicates.enabled:
+        _take_out(copies, "exact_duplicates", equal_keys(content, rank, alive), alive)
+    if rules.folded_duplicates.enabled:
+        folded = np.concatenate([part.folded for part in parts])
+        _take_out(copies, "folded_duplicates", equal_keys(folded, rank, alive), alive)
+    if rules.near_duplicates.enabled:
+        near = _near(parts, rules.near_duplicates, rank, alive, ordered)
+        copies |= {row: Copy("near_duplicates", kept, jaccard) for row, kept, jaccard in near}
+    return copies
+
+
+def _take_out(copies: dict[int, Copy], rule: str, found: Copies, alive: Flags) -> None:
+    for row, kept in zip(found.rows.tolist(), found.kept.tolist(), strict=True):
+        copies[row] = Copy(rule, kept, 1.0)
+    alive[found.rows] = False
+
+
+def _near(
+    parts: Sequence[Part], settings: NearDuplicatesRuleConfig, rank: Indexes, alive: Flags, ordered: Ordered
+) -> Iterator[tuple[int, int, float]]:
+    columns = (np.concatenate([part.band(band) for part in parts]) for band in range(settings.bands))
+    groups = candidate_groups(columns, alive)
+    first = offsets_of(np.array([len(part.number) for part in parts], np.int64))
+    members = ([_member(parts, first, int(row), int(rank[row])) for row in group] for group in groups)
+    for found in ordered(partial(_compare, settings), _batches(members)):
+        yield from found
+
+
+def _member(parts: Sequence[Part], first: Indexes, row: int, rank: int) -> _Member:
+    number = int(np.searchsorted(first, row, side="right")) - 1
+    index = row - int(first[number])
+    part = parts[number]
+    return _Member(row, rank, part.stem, index, int(part.offsets[index]), int(part.n_bytes[index]))
+
+
+def _batches(groups: Iterator[list[_Member]]) -> Iterator[list[list[_Member]]]:
+    batch: list[list[_Member]] = []
+    for group in groups:
+        batch.append(group)
+        if sum(map(len, batch)) >= _GROUPED_ROWS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _compare(settings: NearDuplicatesRuleConfig, groups: list[list[_Member]]) -> list[tuple[int, int, float]]:
+    """(row, kept row, similarity) of every near copy in the groups."""
+    members = sorted((member for group in groups for member in group), key=lambda member: member.row)
+    texts: dict[int, Candidate] = {}
+    for stem, in_part in groupby(members, key=lambda member: member.stem):
+        bands = np.load(f"{stem}.bands.npy", mmap_mode="r")
+        listed = list(in_part)
+        examples = examples_at(stem, [(member.offset, member.n_bytes) for member in listed])
+        for member, example in zip(listed, examples, strict=True):
+            keys = np.array(bands[member.index])
+            texts[member.row] = Candidate(member.row, member.rank, keys, compared_text(example))
+    copies = [near_copies([texts[member.row] for member in group], settings) for group in groups]
+    return [copy for found in copies for copy in found]

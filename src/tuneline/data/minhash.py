@@ -1,0 +1,32 @@
+"""MinHash signatures in bands: rows that share a band are worth comparing (Broder 1997; Leskovec et al., ch. 3).
+
+With b bands of r rows a pair of Jaccard similarity s shares a band with probability 1 - (1 - s^r)^b.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tuneline.config.schema import NearDuplicatesRuleConfig
+from tuneline.data.shingles import Grams, Hashes, mixed, runs, words
+
+_SEED = 1  # of the permutations; another one finds other candidates, with the same probabilities
+
+
+def band_keys(texts: Sequence[str], settings: NearDuplicatesRuleConfig) -> Hashes:
+    """[n_texts, bands] For each text one key per band; equal keys in one column make two texts candidates."""
+    return band_keys_of(runs(words(texts), settings.ngram), settings)
+
+
+def band_keys_of(grams: Grams, settings: NearDuplicatesRuleConfig) -> Hashes:
+    """`band_keys` of texts whose runs of words are known."""
+    from rensa import RMinHash  # type: ignore[import-untyped]  # no stubs; imported here: only this rule pays for it
+
+    n_texts, shape = len(grams.offsets) - 1, (settings.bands, settings.rows_per_band)
+    n_permutations = shape[0] * shape[1]
+    digests = RMinHash.digest_matrix_from_flat_token_hashes(grams.hashes, grams.offsets, n_permutations, _SEED)
+    signature = np.array(digests.to_rows(), np.uint64).reshape(n_texts, *shape)
+    keys = np.zeros((n_texts, shape[0]), np.uint64)
+    for row in range(shape[1]):
+        keys = mixed(keys + signature[:, :, row] + np.uint64(row + 1))
+    return keys

@@ -1,0 +1,74 @@
+"""Preference pairs: what was asked, a better answer and a worse one, in the ways that data sets write them."""
+
+import re
+from itertools import pairwise
+from typing import TypeAlias
+
+from tuneline.data.conversation import RowProblem
+from tuneline.data.fields import Fields, listed, present
+from tuneline.data.messages import turns
+from tuneline.data.records import Message
+
+Turns: TypeAlias = tuple[Message, ...]
+
+_SPEAKER = re.compile(r"(?:\A\n*|\n\n)(Human|Assistant): ?")  # hh-rlhf writes a dialogue as one text
+
+
+def pair(row: Fields, prompt: Turns) -> tuple[Turns, Turns, Turns]:
+    """What was asked, the chosen continuation and the rejected one.
+
+    Behind a `prompt`, chosen and rejected are answers, or dialogues that hold it. Without one they are dialogues, as
+    messages or as one text ("Human: ... Assistant: ..."): the messages that both begin with are the prompt.
+    """
+    chosen, rejected = _side(row, "chosen", prompt), _side(row, "rejected", prompt)
+    if _is_dialogue(chosen) or _is_dialogue(rejected):
+        found, chosen, rejected = _divided(chosen, rejected)
+        if not _holds(found, prompt):
+            raise RowProblem("format", "prompt is not among the messages that chosen and rejected begin with")
+        prompt = found
+    elif not prompt:
+        raise RowProblem("format", f"no 'prompt', and chosen is no dialogue; the keys are: {listed(row)}")
+    if chosen == rejected:
+        raise RowProblem("format", "chosen and rejected are equal; a pair shows a difference")
+    for name, side in (("chosen", chosen), ("rejected", rejected)):
+        if not side:
+            raise RowProblem("format", f"{name} has no answer behind what both have in common")
+    return prompt, chosen, rejected
+
+
+def _side(row: Fields, key: str, prompt: Turns) -> Turns:
+    value = present(row, key)
+    if isinstance(value, str) and not prompt and _SPEAKER.match(value):
+        return _dialogue(value)
+    return turns(value, key, "assistant")
+
+
+def _dialogue(text: str) -> Turns:
+    speakers = list(_SPEAKER.finditer(text))
+    ends = [following.start() for _, following in pairwise(speakers)] + [len(text)]
+    return tuple(
+        Message("user" if speaker[1] == "Human" else "assistant", text[speaker.end() : end])
+        for speaker, end in zip(speakers, ends, strict=True)
+    )
+
+
+def _is_dialogue(side: Turns) -> bool:
+    return bool(side) and side[0].role in ("system", "user")
+
+
+def _divided(chosen: Turns, rejected: Turns) -> tuple[Turns, Turns, Turns]:
+    """The messages that both begin with, and the rest of each."""
+    n_common = 0
+    for one, other in zip(chosen, rejected, strict=False):
+        if one != other:
+            break
+        n_common += 1
+    if chosen[:n_common] and chosen[n_common - 1].role == "assistant" and chosen != rejected:
+        raise RowProblem("format", f"chosen and rejected part at message {n_common + 1}, where no answer begins")
+    return chosen[:n_common], chosen[n_common:], rejected[n_common:]
+
+
+def _holds(found: Turns, prompt: Turns) -> bool:
+    """True when the messages of the prompt follow each other somewhere in what was found."""
+    starts = range(len(found) - len(prompt) + 1)
+    return any(found[start : start + len(prompt)] == prompt for start in starts)

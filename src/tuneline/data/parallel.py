@@ -1,0 +1,106 @@
+"""Work on parts of a file in several processes, results in the order of the parts."""
+
+import multiprocessing
+import multiprocessing.context
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from tuneline.errors import EnvironmentProblem
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+_PRELOADED = ["tuneline.data.parts", "tuneline.data.comparing", "tuneline.data.splitting"]
+_PARTS_AHEAD = 2  # per worker: enough that none waits, few enough that results do not pile up
+
+
+@dataclass(frozen=True, slots=True)
+class LineRange:
+    """Whole lines of a file, by their bytes."""
+
+    path: Path
+    begin: int  # offset of the first byte
+    end: int  # offset behind the last byte
+
+
+def n_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Ordered(Protocol):
+    """`work(part)` of every part, in the order of the parts, however many processes share the work.
+
+    `work` is a function of a module (or a partial of one), as it travels to other processes. An error in one part
+    ends all. Never more than a few parts per process are under way, so memory does not grow with their number.
+    """
+
+    def __call__(self, work: Callable[[Part], Result], parts: Iterable[Part]) -> Iterator[Result]: ...
+
+
+@contextmanager
+def processes(n_workers: int) -> Iterator[Ordered]:
+    """Processes of this machine, started once for all calls; with one worker everything runs in this process."""
+    if n_workers == 1:
+        yield _in_this_process
+        return
+    with ProcessPoolExecutor(n_workers, mp_context=_context()) as pool:
+        try:
+            yield partial(_in_pool, pool, n_workers)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def ordered(work: Callable[[Part], Result], parts: Iterable[Part], n_workers: int) -> Iterator[Result]:
+    """One call of `processes(n_workers)`."""
+    with processes(n_workers) as in_order:
+        yield from in_order(work, parts)
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """Workers that begin without this process's threads: a plain fork with those can wait for a lock for ever."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)  # imported once, not once per worker
+    return context
+
+
+def _in_this_process(work: Callable[[Part], Result], parts: Iterable[Part]) -> Iterator[Result]:
+    yield from map(work, parts)
+
+
+def _in_pool(
+    pool: ProcessPoolExecutor, n_workers: int, work: Callable[[Part], Result], parts: Iterable[Part]
+) -> Iterator[Result]:
+    waiting = iter(parts)
+    under_way = deque(pool.submit(work, part) for part in islice(waiting, n_workers * _PARTS_AHEAD))
+    try:
+        while under_way:
+            yield under_way.popleft().result()
+            under_way.extend(pool.submit(work, part) for part in islice(waiting, 1))
+    except BrokenProcessPool:
+        raise EnvironmentProblem(
+            "a worker process died, most often for want of memory; set clean.workers lower, or free memory"
+        ) from None
+
+
+def line_ranges(path: Path, n_bytes: int) -> Iterator[LineRange]:
+    """The file in ranges of at least `n_bytes`, each ending behind a line feed (or with the file)."""
+    size = path.stat().st_size
+    begin = 0
+    with path.open("rb") as file:
+        while begin < size:
+            file.seek(min(begin + n_bytes, size) - 1)
+            file.readline()  # to the end of the line that the range ends in
+            yield LineRange(path, begin, file.tell())
+            begin = file.tell()

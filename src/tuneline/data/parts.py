@@ -1,0 +1,140 @@
+"""Cleaned parts of a file on disk, between the rules that look at one row and those that compare rows.
+
+Only numbers about the rows stay in memory (about 60 bytes each); texts and MinHash bands lie in files.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuneline.config.schema import CleanConfig
+from tuneline.data.accounting import Tally
+from tuneline.data.dedup import keys_of
+from tuneline.data.parallel import LineRange
+from tuneline.data.records import TEACHER_KEY, Example, as_line, contents, example_from, parse_object, rejected_as_json
+from tuneline.data.row_rules import Rows
+from tuneline.data.shingles import Hashes, offsets_of
+from tuneline.errors import DataError
+
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What every part is cleaned with."""
+
+    rules: CleanConfig
+    sources: tuple[str, ...]  # names, in the order of data.sources
+    held_out: frozenset[str]  # sources whose rows pass untouched
+    folder: Path  # where the parts' files go
+
+
+@dataclass(frozen=True)
+class Part:
+    """One cleaned part; rows are those that the row rules kept, in their order."""
+
+    sources: tuple[str, ...]  # see Work
+    stem: Path  # the part's files are <stem>.kept, .rejected and .bands.npy
+    tally: Tally
+    number: Numbers  # [n_rows] place among the part's rows as read
+    n_bytes: Numbers  # [n_rows] of the row's line
+    source: Numbers  # [n_rows] index of its source
+    is_taught: NDArray[np.bool_]  # [n_rows] True for rows that a teacher model wrote
+    n_chars: Numbers  # [n_rows] of all its texts
+    in_pool: NDArray[np.bool_]  # [n_rows] False for rows of held-out sources
+    content: Hashes  # [n_rows] see dedup.Keys
+    folded: Hashes  # [n_rows]
+    rejected_number: Numbers  # [n_rejected] place among the part's rows as read
+    rejected_n_bytes: Numbers  # [n_rejected] of its line in the file of rejected rows
+
+    @cached_property
+    def offsets(self) -> Numbers:
+        """[n_rows + 1] Where each row's line begins in the file of kept rows."""
+        return offsets_of(self.n_bytes)
+
+    def count_by_source(self, keep: NDArray[np.bool_]) -> Counter[str]:
+        """Flagged rows of each source that has some."""
+        counts = np.bincount(self.source[keep], minlength=len(self.sources))
+        return Counter({name: int(n) for name, n in zip(self.sources, counts, strict=True) if n})
+
+    def band(self, column: int) -> Hashes:
+        """[n_rows] One column of the bands, the others stay on disk."""
+        return np.array(np.load(f"{self.stem}.bands.npy", mmap_mode="r")[:, column])
+
+    def examples(self, rows: Sequence[int]) -> Iterator[Example]:
+        """The rows, read from disk."""
+        return examples_at(self.stem, [(int(self.offsets[row]), int(self.n_bytes[row])) for row in rows])
+
+    def kept_lines(self, keep: NDArray[np.bool_]) -> Iterator[bytes]:
+        """Lines of the rows flagged, neighbours in one piece."""
+        data = memoryview(_suffixed(self.stem, "kept").read_bytes())
+        edges = np.flatnonzero(np.diff(keep, prepend=False, append=False))
+        for begin, end in edges.reshape(-1, 2):
+            yield bytes(data[self.offsets[begin] : self.offsets[end]])
+
+    def rejected_lines(self) -> Iterator[tuple[int, bytes]]:
+        """(place among the part's rows, line of the file of rejected rows)"""
+        with _suffixed(self.stem, "rejected").open("rb") as file:
+            for number, n_bytes in zip(self.rejected_number, self.rejected_n_bytes, strict=True):
+                yield int(number), file.read(int(n_bytes))
+
+
+def examples_at(stem: Path, where: Sequence[tuple[int, int]]) -> Iterator[Example]:
+    """Kept rows of the part with that stem, by offset and length in bytes."""
+    path = _suffixed(stem, "kept")
+    with path.open("rb") as file:
+        for offset, n_bytes in where:
+            file.seek(offset)
+            yield example_from(parse_object(file.read(n_bytes), str(path)), str(path))
+
+
+def clean_part(work: Work, numbered: tuple[int, LineRange]) -> Part:
+    """Apply the row rules to the part and make the keys by which its rows are compared with all others."""
+    number, part = numbered
+    rows = Rows(_lines(part), str(part.path))
+    rows.apply(work.rules, work.held_out)
+    stem = work.folder / f"{number:08}"
+    lines = [rows.line(place) for place in rows.kept]
+    _suffixed(stem, "kept").write_bytes(b"".join(lines))
+    rejected = {place: as_line(rejected_as_json(row)) for place, row in sorted(rows.rejected.items())}
+    _suffixed(stem, "rejected").write_bytes(b"".join(rejected.values()))
+    examples = list(rows.kept.values())
+    keys = keys_of(examples, work.rules)
+    np.save(f"{stem}.bands.npy", keys.bands)
+    index = {name: place for place, name in enumerate(work.sources)}
+    if unknown := {example.source for example in examples} - index.keys():
+        raise DataError(f"{part.path}: source {sorted(unknown)[0]!r} is not in data.sources; run ingest again")
+    return Part(
+        sources=work.sources,
+        stem=stem,
+        tally=rows.tally,
+        number=_numbers(rows.kept),
+        n_bytes=_numbers(map(len, lines)),
+        source=_numbers(index[example.source] for example in examples),
+        is_taught=np.array([TEACHER_KEY in example.meta for example in examples], np.bool_),
+        n_chars=_numbers(sum(map(len, contents(example))) for example in examples),
+        in_pool=np.array([example.source not in work.held_out for example in examples], np.bool_),
+        content=keys.content,
+        folded=keys.folded,
+        rejected_number=_numbers(rejected),
+        rejected_n_bytes=_numbers(map(len, rejected.values())),
+    )
+
+
+def _lines(part: LineRange) -> list[bytes]:
+    with part.path.open("rb") as file:
+        file.seek(part.begin)
+        return file.read(part.end - part.begin).splitlines(keepends=True)
+
+
+def _suffixed(stem: Path, suffix: str) -> Path:
+    return stem.with_name(f"{stem.name}.{suffix}")
+
+
+def _numbers(values: Iterable[int]) -> Numbers:
+    return np.fromiter(values, np.int64)

@@ -1,0 +1,73 @@
+"""Work on parts in a Ray cluster, through Ray Data: `ray.data.Dataset.map` over the parts.
+
+All machines must see the repository at the same path, as parts are read from it and written beside the outputs.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tuneline.data.parallel import Ordered, Part, Result
+from tuneline.errors import EnvironmentProblem
+
+
+@contextmanager
+def ray_processes(n_workers: int | None) -> Iterator[Ordered]:
+    """The cluster named by RAY_ADDRESS, or one of this machine's with `n_workers` CPUs that ends with the block.
+
+    Raises `EnvironmentProblem` when Ray is not installed.
+    """
+    try:
+        import ray  # type: ignore[import-not-found, unused-ignore]  # an optional extra
+        import ray.data  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        raise EnvironmentProblem(
+            "clean.engine: ray is not installed; pip install 'tuneline[ray]', or choose local"
+        ) from None
+    cluster = os.environ.get("RAY_ADDRESS")
+    ray.init(
+        address=cluster,
+        num_cpus=None if cluster else n_workers,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
+    ray.data.DataContext.get_current().enable_progress_bars = False  # ours counts rows, not blocks
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield _in_cluster
+    finally:
+        ray.shutdown()
+
+
+def _in_cluster(work: Callable[[Part], Result], parts: Iterable[Part]) -> Iterator[Result]:
+    import ray.data  # type: ignore[import-not-found, unused-ignore]
+
+    rows: list[dict[str, Any]] = [{"number": number, "part": part} for number, part in enumerate(parts)]
+    if not rows:
+        return
+    done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_Numbered(work))
+    yield from _by_number((row["number"], row["result"]) for row in done.iter_rows())
+
+
+class _Numbered:
+    """`work` on one row of a Ray dataset, whose blocks arrive in any order."""
+
+    def __init__(self, work: Callable[[Any], Any]) -> None:
+        self._work = work
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"number": row["number"], "result": self._work(row["part"])}
+
+
+def _by_number(results: Iterable[tuple[int, Result]]) -> Iterator[Result]:
+    """Results in the order of their numbers, each as soon as all before it are there."""
+    early: dict[int, Result] = {}
+    expected = 0
+    for number, result in results:
+        early[number] = result
+        while expected in early:
+            yield early.pop(expected)
+            expected += 1

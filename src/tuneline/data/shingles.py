@@ -1,0 +1,234 @@
+"""Texts as hashed words and hashed runs of words, many texts at once: what every comparison of rows is made of.
+
+A word is a run of letters, digits and underscores; each Chinese or Japanese character is a word, and so is each sign
+that carries meaning in code and mathematics. Case, white space and the punctuation of prose are folded away.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Hashes: TypeAlias = NDArray[np.uint64]
+Offsets: TypeAlias = NDArray[np.int64]
+
+# The other ASCII signs (+ - * / < > = % & | ^ ~ # $ @ \ and brackets) are words, so that "x > 5" is not "x < 5".
+_PROSE_SIGNS = ".,;:!?'\"`´…·•¡¿‘’‚‛“”„‟«»‹›–—―。，、；：！？「」『』《》〈〉（）"
+_UNSEEN = (
+    *((0xA0, 0xA0), (0xAD, 0xAD), (0x1680, 0x1680), (0x2000, 0x200F), (0x2028, 0x202F), (0x205F, 0x2064)),
+    *((0x3000, 0x3000), (0xFEFF, 0xFEFF)),
+)
+_CJK = ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF))
+_BETWEEN, _IN_WORD, _ALONE = 0, 1, 2
+_PIECE_BYTES = 2**17  # of text at a time: the arrays then stay in the processor's cache
+_MASK = 2**64 - 1
+
+
+class Grams(NamedTuple):
+    """Hashes of the words (or runs of words) of several texts, one behind the other."""
+
+    hashes: Hashes  # [n_grams]
+    offsets: Offsets  # [n_texts + 1]: text i has hashes[offsets[i]:offsets[i + 1]]
+
+
+def words(texts: Sequence[str]) -> Grams:
+    """The words of every text in order, as 64-bit hashes that are equal on every machine and in every run."""
+    pieces = [_words(piece) for piece in _pieces([_folded(text) for text in texts])]
+    hashes = np.concatenate([piece.hashes for piece in pieces]) if pieces else np.empty(0, np.uint64)
+    counts = np.concatenate([np.diff(piece.offsets) for piece in pieces]) if pieces else np.empty(0, np.int64)
+    return Grams(hashes, offsets_of(counts))
+
+
+def runs(of: Grams, n: int) -> Grams:
+    """Every run of `n` words in a row of every text; a shorter text has one run, of all its words.
+
+    A text without a word has one run too, so that texts without words are alike.
+    """
+    counts = np.diff(of.offsets)
+    n_runs = np.maximum(counts - n + 1, 1)
+    hashes = np.zeros(len(of.hashes) + n, np.uint64)  # room behind the last word for runs that end there
+    for place in range(n):
+        hashes[: len(of.hashes)] += _padded(of, place) * np.uint64(_odd(place))
+    starts = np.repeat(of.offsets[:-1], n_runs) + _within(n_runs)
+    found = mixed(hashes[starts])
+    short = np.flatnonzero(counts < n)
+    found[offsets_of(n_runs)[short]] = [_of_all(of.hashes[of.offsets[i] : of.offsets[i + 1]]) for i in short]
+    return Grams(found, offsets_of(n_runs))
+
+
+def jaccard(one: Hashes, other: Hashes) -> float:
+    """Jaccard similarity of two sets of runs (repeats count once), 0 to 1; two empty ones are alike."""
+    one, other = np.unique(one), np.unique(other)
+    n_both = len(np.intersect1d(one, other, assume_unique=True))
+    n_any = len(one) + len(other) - n_both
+    return n_both / n_any if n_any else 1.0
+
+
+def sequence_keys(of: Grams) -> Hashes:
+    """[n_texts] One hash per text over all its words in order: equal keys, equal folded texts."""
+    counts = np.diff(of.offsets)
+    weights = mixed(_within(counts).astype(np.uint64) + np.uint64(1)) | np.uint64(1)
+    return mixed(sums(of.hashes * weights, of.offsets) + counts.astype(np.uint64))
+
+
+def sums(values: Hashes, offsets: Offsets) -> Hashes:
+    """[n_texts] The sum of each text's values, modulo 2^64; 0 for a text without any."""
+    running = np.concatenate((np.zeros(1, np.uint64), np.cumsum(values, dtype=np.uint64)))
+    found: Hashes = running[offsets[1:]] - running[offsets[:-1]]
+    return found
+
+
+def _folded(text: str) -> bytes:
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text).casefold()
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _pieces(texts: list[bytes]) -> list[list[bytes]]:
+    pieces: list[list[bytes]] = []
+    n_bytes = _PIECE_BYTES
+    for text in texts:
+        if n_bytes >= _PIECE_BYTES:
+            pieces.append([])
+            n_bytes = 0
+        pieces[-1].append(text)
+        n_bytes += len(text)
+    return pieces
+
+
+def _words(texts: list[bytes]) -> Grams:
+    data = np.frombuffer(b"\n".join(texts) + b"\n", np.uint8)
+    kind = np.take(_KIND, data)
+    standing_alone = _mark_wide(data, kind)
+    inside, alone = kind == _IN_WORD, kind == _ALONE
+    begins, ends = alone.copy(), alone
+    begins[0] |= inside[0]
+    begins[1:] |= inside[1:] & ~inside[:-1]
+    ends[:-1] |= inside[:-1] & ~inside[1:]  # the last byte is a line feed, in no word
+    starts, lasts = np.flatnonzero(begins), np.flatnonzero(ends)
+    hashes = _hash_words(data, starts, lasts)
+    hashes[np.searchsorted(starts, standing_alone.starts)] = mixed(standing_alone.points)
+    text_ends = np.cumsum([len(text) + 1 for text in texts])
+    return Grams(hashes, np.concatenate(([0], np.searchsorted(starts, text_ends))))
+
+
+class _Alone(NamedTuple):
+    """Characters of several bytes that are words of their own."""
+
+    starts: Offsets  # [n] ascending
+    points: Hashes  # [n] code points
+
+
+def _mark_wide(data: NDArray[np.uint8], kind: NDArray[np.uint8]) -> _Alone:
+    """Corrects `kind` for characters of two and three bytes, which are between words or words of their own."""
+    two, three = np.flatnonzero(data >> 5 == 0b110), np.flatnonzero(data >> 4 == 0b1110)
+    points = _bits(data, two, 5) << 6 | _bits(data, two + 1, 6)
+    between = two[_WIDE_KIND[points] == _BETWEEN]
+    kind[between] = kind[between + 1] = _BETWEEN
+    points = _bits(data, three, 4) << 12 | _bits(data, three + 1, 6) << 6 | _bits(data, three + 2, 6)
+    wide = _WIDE_KIND[points]
+    apart = three[wide != _IN_WORD]
+    kind[apart] = wide[wide != _IN_WORD]
+    kind[apart + 1] = kind[apart + 2] = _BETWEEN
+    return _Alone(three[wide == _ALONE], points[wide == _ALONE])
+
+
+def _bits(data: NDArray[np.uint8], places: Offsets, n_bits: int) -> Hashes:
+    """The low bits of the bytes at these places."""
+    return data[places].astype(np.uint64) & np.uint64(2**n_bits - 1)
+
+
+def _hash_words(data: NDArray[np.uint8], starts: Offsets, lasts: Offsets) -> Hashes:
+    """Each word's hash: the sum of byte x p^position, from differences of one running sum, divided by p^start."""
+    powers, inverses = _powers(1 << (len(data) - 1).bit_length())
+    running = np.zeros(len(data) + 1, np.uint64)
+    np.cumsum(np.take(_BYTES, data) * powers[: len(data)], out=running[1:])
+    found = running[lasts + 1] - running[starts]
+    return mixed(found * inverses[starts])
+
+
+@cache
+def _powers(n: int) -> tuple[Hashes, Hashes]:
+    base = _odd(99)
+    inverse = pow(base, -1, 2**64)
+    return _products(base, n), _products(inverse, n)
+
+
+def _products(base: int, n: int) -> Hashes:
+    factors = np.full(n, base, np.uint64)
+    factors[0] = 1
+    return np.cumprod(factors, dtype=np.uint64)
+
+
+def _padded(of: Grams, shift: int) -> Hashes:
+    """Each word's `shift`-th follower; past the end of all texts 0 (runs across two texts are never looked at)."""
+    return np.concatenate((of.hashes[shift:], np.zeros(min(shift, len(of.hashes)), np.uint64)))
+
+
+def _of_all(hashes: Hashes) -> int:
+    found = len(hashes)
+    for value in hashes:
+        found = _scrambled(found ^ int(value))
+    return found
+
+
+def _within(counts: Offsets) -> Offsets:
+    """0, 1 ... count - 1 for each count, one behind the other."""
+    offsets = offsets_of(counts)
+    return np.arange(offsets[-1], dtype=np.int64) - np.repeat(offsets[:-1], counts)
+
+
+def offsets_of(counts: Offsets) -> Offsets:
+    """[n + 1] Where each of n parts begins, and where the last one ends, from their sizes."""
+    return np.concatenate((np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)))
+
+
+def mixed(values: Hashes) -> Hashes:
+    """Finaliser of SplitMix64 (Steele, Lea and Flood 2014): every bit of the input moves every bit of the output."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _scrambled(value: int) -> int:
+    """`mixed` of one Python integer, a step of the golden ratio further."""
+    value = (value + 0x9E3779B97F4A7C15) & _MASK
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)
+
+
+def _odd(number: int) -> int:
+    return _scrambled(number) | 1
+
+
+def _kinds() -> NDArray[np.uint8]:
+    kinds = [_IN_WORD if byte >= 0x80 or chr(byte).isalnum() or byte == ord("_") else _BETWEEN for byte in range(256)]
+    for sign in "+-*/<>=%&|^~#$@\\()[]{}":
+        kinds[ord(sign)] = _ALONE
+    return np.array(kinds, np.uint8)
+
+
+_KIND = _kinds()
+# ASCII capitals share their small letter's value: folding them costs nothing.
+_BYTES = np.array(
+    [_scrambled(1000 + ord(chr(byte).lower()) if byte < 0x80 else 1000 + byte) for byte in range(256)], np.uint64
+)
+
+
+def _wide_kinds() -> NDArray[np.uint8]:
+    """[2**16] by code point"""
+    kinds = np.full(2**16, _IN_WORD, np.uint8)
+    for first, last in _CJK:
+        kinds[first : last + 1] = _ALONE
+    for first, last in _UNSEEN:
+        kinds[first : last + 1] = _BETWEEN
+    for sign in _PROSE_SIGNS:
+        kinds[ord(sign)] = _BETWEEN
+    return kinds
+
+
+_WIDE_KIND = _wide_kinds()

@@ -1,0 +1,156 @@
+"""Which side a row is on, drawn by hash: it depends on the row's own prompt and nothing else."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuneline.config.schema import SourceConfig, SplitConfig
+from tuneline.data.parallel import LineRange
+from tuneline.data.prompts import key_hash, prompt_keys
+from tuneline.data.records import TEACHER_KEY, Example, example_from, parse_object
+from tuneline.data.shingles import Hashes
+from tuneline.errors import DataError
+
+Indexes = NDArray[np.int64]
+Side = Literal["train", "val", "test", "benchmark"]
+
+SIDES: tuple[Side, ...] = ("train", "val", "test", "benchmark")
+_BLOCK_BYTES = 2**20
+_DTYPES = (np.int64, np.int64, np.uint64, np.int64, np.int64, np.uint64)  # of the fields of Rows
+
+
+class Rows(NamedTuple):
+    """Rows as numbers."""
+
+    source: Indexes  # [n_rows] index of its source
+    side: Indexes  # [n_rows] index into SIDES
+    id: Hashes  # [n_rows] the id as a number
+    offset: Indexes  # [n_rows] where its line begins in its file
+    n_prompts: Indexes  # [n_rows]
+    prompts: Hashes  # [sum of n_prompts] key_hash of prompt_keys; a row's last one is its group's
+
+    def groups(self) -> Hashes:
+        """[n_rows] Rows with one prompt have one number."""
+        return self.prompts[np.cumsum(self.n_prompts) - 1]
+
+    def is_learned(self) -> NDArray[np.bool_]:
+        """[n_rows] Rows that are trained on or validated on."""
+        return self.side < SIDES.index("test")
+
+
+def all_rows(parts: Sequence[Rows]) -> Rows:
+    """The rows of all parts."""
+    return _as_rows([np.concatenate(column) for column in zip(_as_rows([[]] * len(_DTYPES)), *parts, strict=True)])
+
+
+def _as_rows(columns: Sequence[Sequence[int] | NDArray[Any]]) -> Rows:
+    arrays: list[NDArray[Any]] = [np.asarray(column, dtype) for column, dtype in zip(columns, _DTYPES, strict=True)]
+    return Rows(*arrays)
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """One part's rows, and of the held-out ones everything."""
+
+    rows: Rows
+    held_out: list[Example]
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.rows.side)
+
+
+def scan(sources: Sequence[SourceConfig], settings: SplitConfig, part: LineRange) -> Scanned:
+    """Draw the sides of a part's rows. Raises `DataError` with file:line for a line that is no example."""
+    numbers = {source.name: number for number, source in enumerate(sources)}
+    columns: tuple[list[int], ...] = tuple([] for _ in _DTYPES)
+    held_out: list[Example] = []
+    for offset, example in examples_in(part):
+        if example.source not in numbers:
+            raise DataError(f"{part.path}: source {example.source!r} is not in data.sources; run ingest again")
+        number, keys = numbers[example.source], prompt_keys(example)
+        side = _side(sources[number], example, keys[-1], settings)
+        values = (number, SIDES.index(side), int(example.id, 16), offset, len(keys))
+        for column, value in zip(columns, values, strict=False):
+            column.append(value)
+        columns[-1].extend(map(key_hash, keys))
+        if side in ("test", "benchmark"):
+            held_out.append(example)
+    return Scanned(_as_rows(columns), held_out)
+
+
+def examples_in(part: LineRange) -> Iterator[tuple[int, Example]]:
+    """Where each row's line begins in the file, and the row."""
+    with part.path.open("rb") as file:
+        file.seek(part.begin)
+        offset = part.begin
+        while offset < part.end:
+            line = file.readline()
+            if not line.isspace():
+                yield offset, _example(line, part.path, offset)
+            offset += len(line)
+
+
+def examples_at(path: Path, offsets: Iterable[int]) -> Iterator[Example]:
+    """The rows whose lines begin there."""
+    with path.open("rb") as file:
+        for offset in offsets:
+            file.seek(offset)
+            yield _example(file.readline(), path, offset)
+
+
+def _example(line: bytes, path: Path, offset: int) -> Example:
+    try:
+        return example_from(parse_object(line, ""), "")
+    except DataError:
+        place = f"{path}:{_line_number(path, offset)}"
+        return example_from(parse_object(line, place), place)
+
+
+def _line_number(path: Path, offset: int) -> int:
+    """1-based; counted for messages only."""
+    with path.open("rb") as file:
+        return 1 + sum(block.count(b"\n") for block in _blocks(file, offset))
+
+
+def _blocks(file: BinaryIO, n_bytes: int) -> Iterator[bytes]:
+    """The first bytes of the file."""
+    for begin in range(0, n_bytes, _BLOCK_BYTES):
+        yield file.read(min(_BLOCK_BYTES, n_bytes - begin))
+
+
+def place_on_unit_line(salt: str, key: str) -> float:
+    """A number in [0, 1), uniform over keys, from the first 53 bits of the SHA-256 of salt and key."""
+    digest = sha256(f"{salt}\0{key}".encode("utf-8", "surrogatepass")).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+def is_trained_on(example: Example, settings: SplitConfig) -> bool:
+    """Whether a row of the pool will be drawn for training."""
+    return _drawn(example, prompt_keys(example)[-1], settings) == "train"
+
+
+def _side(source: SourceConfig, example: Example, group: str, settings: SplitConfig) -> Side:
+    if TEACHER_KEY in example.meta:
+        return "train"  # made from a training row; measured are rows that people wrote
+    match source.role:
+        case "replay":
+            return "train"
+        case "pool":
+            return _drawn(example, group, settings)
+        case held_out:
+            return held_out
+
+
+def _drawn(example: Example, group: str, settings: SplitConfig) -> Side:
+    """Test from the bottom of the unit line, validation from its top, so that neither moves the other's bound."""
+    place = place_on_unit_line(settings.salt, group)
+    # raw text has no answer to score: it is learned from or validated on
+    if place < settings.test_fraction and example.text is None:
+        return "test"
+    return "val" if place >= 1 - settings.val_fraction else "train"

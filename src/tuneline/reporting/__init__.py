@@ -1,0 +1,1 @@
+"""What the data looks like, for people: tables, pictures and samples."""

@@ -1,0 +1,138 @@
+"""Where the rows went: from those read, over every rule of every stage, to the sides of the split."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from tuneline.data.accounting import Tally
+
+Stage = Literal["ingest", "clean", "split"]
+STAGES: tuple[Stage, ...] = ("ingest", "clean", "split")
+Side = Literal["train", "val", "test"]
+SIDES: tuple[Side, ...] = ("train", "val", "test")
+
+
+class Step(NamedTuple):
+    """One step from the rows read to the training rows."""
+
+    name: str
+    stage: str
+    change: int  # rows that it adds (below zero: takes away)
+
+
+class SourceRows(NamedTuple):
+    """Rows of one source at every stage."""
+
+    source: str
+    n_read: int
+    n_ingested: int
+    n_clean: int
+    on_side: dict[Side, int]
+
+    @property
+    def n_on_sides(self) -> int:
+        return sum(self.on_side.values())
+
+    def cells(self) -> list[str | int]:
+        """For a table, one per side at the end."""
+        return [self.source, self.n_read, self.n_ingested, self.n_clean, *self.on_side.values()]
+
+
+@dataclass(slots=True)
+class Flow:
+    """Rows by source: what each stage kept and rejected, and the sides of the split."""
+
+    tallies: dict[Stage, Tally] = field(default_factory=lambda: {stage: Tally() for stage in STAGES})
+    sides: dict[Side, Counter[str]] = field(default_factory=lambda: {side: Counter() for side in SIDES})
+
+    @property
+    def n_read(self) -> int:
+        """Rows that ingest met."""
+        return self.tallies["ingest"].n_kept + self.tallies["ingest"].n_rejected
+
+    @property
+    def n_added(self) -> int:
+        """Rows that clean met beyond those that ingest kept: a teacher wrote them."""
+        return self.tallies["clean"].n_kept + self.tallies["clean"].n_rejected - self.tallies["ingest"].n_kept
+
+    def sources(self) -> list[str]:
+        """Every source with a row anywhere, by name."""
+        found: set[str] = set().union(*self.sides.values())
+        for tally in self.tallies.values():
+            found |= tally.kept.keys() | {source for source, _ in tally.rejected}
+        return sorted(found)
+
+    def rejected_from(self, stage: Stage, source: str) -> int:
+        return sum(n for (name, _), n in self.tallies[stage].rejected.items() if name == source)
+
+    def beside(self, source: str) -> int:
+        """Rows of the source that the sides have beyond those that clean kept and split did not reject.
+
+        Above zero: a mixture repeats rows. Below: it leaves rows out, or the source is a benchmark.
+        """
+        on_sides = sum(self.sides[side][source] for side in SIDES)
+        return on_sides + self.rejected_from("split", source) - self.tallies["clean"].kept[source]
+
+    def steps(self) -> Iterator[Step]:
+        """From all rows read (not a step) to the training rows; in a stage the rule that took most comes first."""
+        for stage in STAGES:
+            if stage == "clean" and self.n_added:
+                yield Step("written by a teacher", stage, self.n_added)
+            yield from (Step(rule, stage, -n) for rule, n in _by_count(self.tallies[stage]))
+        beside = [self.beside(source) for source in self.sources()]
+        changes = {
+            "for the test": -self.sides["test"].total(),
+            "for validation": -self.sides["val"].total(),
+            "on no side": sum(n for n in beside if n < 0),
+            "repeated": sum(n for n in beside if n > 0),
+        }
+        yield from (Step(name, "split", change) for name, change in changes.items() if change)
+
+    def rule_rows(self) -> Iterator[tuple[str, str, str, int]]:
+        """(stage, rule, source, rejected rows) in the order of `steps`, then by source."""
+        for stage in STAGES:
+            tally = self.tallies[stage]
+            for rule, _ in _by_count(tally):
+                yield from ((stage, rule, s, n) for (s, r), n in sorted(tally.rejected.items()) if r == rule)
+
+    def source_rows(self) -> Iterator[SourceRows]:
+        """One for each source, by name."""
+        for source in self.sources():
+            ingested, clean = (self.tallies[stage].kept[source] for stage in ("ingest", "clean"))
+            n_read = ingested + self.rejected_from("ingest", source)
+            yield SourceRows(source, n_read, ingested, clean, {side: self.sides[side][source] for side in SIDES})
+
+    def metrics(self) -> dict[str, int]:
+        """Per stage, rule and source; read == kept + rejected in every stage.
+
+        Of split: read + repeated == kept + rejected + on no side.
+        """
+        found: dict[str, int] = {}
+        for stage in STAGES:
+            found |= _stage_metrics(stage, self.tallies[stage])
+        beside = {source: self.beside(source) for source in self.sources()}
+        found["clean_n_added"] = self.n_added
+        found["split_n_read"] = self.tallies["clean"].n_kept
+        found["split_n_on_no_side"] = -sum(n for n in beside.values() if n < 0)
+        found["split_n_repeated"] = sum(n for n in beside.values() if n > 0)
+        for side in SIDES:
+            found[f"split_n_{side}"] = self.sides[side].total()
+            found |= {f"split_n_{side}_from_{source}": self.sides[side][source] for source in beside}
+        return found
+
+
+def _by_count(tally: Tally) -> list[tuple[str, int]]:
+    """Rules and the rows they rejected, the most first."""
+    return sorted(tally.by_rule().items(), key=lambda item: (-item[1], item[0]))
+
+
+def _stage_metrics(stage: Stage, tally: Tally) -> dict[str, int]:
+    found = {
+        f"{stage}_n_read": tally.n_kept + tally.n_rejected,
+        f"{stage}_n_kept": tally.n_kept,
+        f"{stage}_n_rejected": tally.n_rejected,
+    }
+    found |= {f"{stage}_n_rejected_by_{rule}": n for rule, n in tally.by_rule().items()}
+    found |= {f"{stage}_n_kept_from_{source}": n for source, n in tally.kept.items()}
+    return found | {f"{stage}_n_rejected_from_{source}_by_{rule}": n for (source, rule), n in tally.rejected.items()}

@@ -1,0 +1,20 @@
+"""Stage describe: the data report. What every stage did to the rows, lengths, balance, copies, rejected samples."""
+
+from tuneline.data.progress import watched
+from tuneline.entry import run, stage_arguments
+from tuneline.output import atomic_folder
+from tuneline.reporting.describing import Folders, describe, write_report
+from tuneline.reporting.lengths import token_counter
+
+
+def main() -> None:
+    """Read what the data stages wrote, write the folder of the report."""
+    args = stage_arguments(__doc__, "ingested", "clean", "splits", "tokenizer", "out")
+    folders = Folders(args.ingested, args.clean, args.splits)
+    found = describe(folders, token_counter(args.tokenizer), lambda rows, what: watched(rows, what, None))
+    with atomic_folder(args.out) as folder:
+        write_report(found, folder)
+
+
+if __name__ == "__main__":
+    run(main)

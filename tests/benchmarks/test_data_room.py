@@ -1,0 +1,50 @@
+"""The whole measurement, small: the figures it gives, not how large they are."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tuneline.commands.main import dispatch
+from tuneline.data.records import read_examples
+
+pytestmark = pytest.mark.slow
+
+
+def measured(tmp_path: Path, *words: str) -> dict[str, float]:
+    out = tmp_path / "figures.json"
+    sizes = ["--rows", "1500", "--peer-rows", "600", "--pairs", "300", "--repeats", "1"]
+    dispatch(["benchmark-data", *sizes, "--scratch", str(tmp_path), "--out", str(out), *words])
+    figures: dict[str, float] = json.loads(out.read_text())
+    return figures
+
+
+def test_every_row_of_the_clean_part_is_counted_and_rules_have_work(tmp_path: Path) -> None:
+    figures = measured(tmp_path, "--only", "clean")
+    rejected = {name: n for name, n in figures.items() if name.startswith("clean_n_rejected_by_")}
+    assert figures["clean_n_kept"] + sum(rejected.values()) == figures["clean_n_rows"] == 1500
+    assert {"exact", "folded", "near"} <= {name.rsplit("_", 1)[0].rpartition("by_")[2] for name in rejected}
+    assert figures["clean_rows_per_s_1_workers"] > 0
+    assert figures["clean_peak_memory_of_input"] > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["figures.json"]
+
+
+def test_planted_pairs_are_found_and_decoys_left_alone(tmp_path: Path) -> None:
+    figures = measured(tmp_path, "--only", "planted")
+    assert figures["planted_n_similar_pairs"] + figures["planted_n_decoys"] == 300
+    assert figures["planted_recall"] > 0.95
+    assert figures["planted_precision"] == 1.0
+
+
+@pytest.mark.skipif(find_spec("datasketch") is None, reason="needs the extra `benchmark`")
+def test_both_libraries_find_about_the_same_duplicates(tmp_path: Path) -> None:
+    figures = measured(tmp_path, "--only", "near")
+    ours, theirs = figures["near_n_duplicates_tuneline"], figures["near_n_duplicates_datasketch"]
+    assert ours == pytest.approx(theirs, rel=0.15)
+    assert figures["near_speed_ratio_to_datasketch"] > 0
+
+
+def test_rows_can_be_written_alone(tmp_path: Path) -> None:
+    dispatch(["benchmark-data", "--rows", "50", "--write", str(tmp_path / "rows.jsonl")])
+    assert len(read_examples(tmp_path / "rows.jsonl")) == 50

@@ -1,0 +1,140 @@
+"""Copies: which rows are candidates, which are copies, and which of several stays."""
+
+import json
+import re
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tuneline.config.schema import NearDuplicatesRuleConfig
+from tuneline.data.dedup import Candidate, candidate_groups, compared_text, equal_keys, near_copies, ranks
+from tuneline.data.minhash import band_keys
+from tuneline.data.records import Message, make_example
+
+NEAR = NearDuplicatesRuleConfig(enabled=True, ngram=5, bands=14, rows_per_band=8, min_jaccard=0.8)
+TOOLFORMER = Path(__file__).resolve().parents[3] / "shared" / "data" / "toolformer_dedupe_only.json"
+_WORD = re.compile(r"\w+|[+*/<>=%&|^~#$@\\()\[\]{}-]")
+
+
+def candidates(texts: Sequence[str]) -> list[Candidate]:
+    keys = band_keys(texts, NEAR)
+    return [Candidate(row, row, keys[row], text) for row, text in enumerate(texts)]
+
+
+def near(texts: Sequence[str]) -> list[tuple[int, int, float]]:
+    """Near copies among texts of which an earlier one ranks before a later one."""
+    all_candidates = candidates(texts)
+    columns = [np.array([candidate.bands[band] for candidate in all_candidates]) for band in range(NEAR.bands)]
+    groups = candidate_groups(columns, np.ones(len(texts), np.bool_))
+    return sorted(copy for group in groups for copy in near_copies([all_candidates[row] for row in group], NEAR))
+
+
+def shingles(text: str) -> set[tuple[str, ...]]:
+    words = _WORD.findall(text.casefold())
+    return {tuple(words[i : i + 5]) for i in range(max(1, len(words) - 4))}
+
+
+def similarity(one: set[tuple[str, ...]], other: set[tuple[str, ...]]) -> float:
+    return len(one & other) / len(one | other)
+
+
+def test_of_equal_rows_the_earliest_source_then_the_longest_then_the_smallest_id_stays() -> None:
+    rank = ranks(np.array([1, 0, 0, 0]), np.array([9, 5, 7, 7]), np.array([1, 2, 4, 3], np.uint64))
+    assert rank.tolist() == [3, 2, 1, 0]
+
+
+def test_only_alive_rows_are_copies_and_only_alive_rows_are_kept() -> None:
+    keys = np.array([5, 5, 5, 6, 6], np.uint64)
+    alive = np.array([False, True, True, True, False])
+    found = equal_keys(keys, np.arange(5), alive)
+    assert (found.rows.tolist(), found.kept.tolist()) == ([2], [1])
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_as_many_rows_stay_as_there_are_keys_in_any_order(keys: list[int]) -> None:
+    column = np.array(keys, np.uint64)
+    found = equal_keys(column, np.arange(len(keys)), np.ones(len(keys), np.bool_))
+    assert len(keys) - len(found.rows) == len(set(keys))
+    assert set(found.kept.tolist()).isdisjoint(found.rows.tolist())
+    assert all(keys[row] == keys[kept] for row, kept in zip(found.rows, found.kept, strict=True))
+
+
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=25))
+@settings(max_examples=60, deadline=None)
+def test_groups_are_the_connected_components_of_rows_that_share_a_key(rows: list[tuple[int, int]]) -> None:
+    columns = [np.array(column, np.uint64) for column in zip(*rows, strict=True)]
+    groups = candidate_groups(columns, np.ones(len(rows), np.bool_))
+    label = {row: number for number, group in enumerate(groups) for row in group.tolist()}
+    assert len(label) == sum(map(len, groups))
+    for one, other in combinations(range(len(rows)), 2):
+        if rows[one][0] == rows[other][0] or rows[one][1] == rows[other][1]:
+            assert label[one] == label[other]
+    for group in groups:
+        reached = {int(group[0])}
+        while grown := {
+            row for row in set(group.tolist()) - reached for seen in reached
+            if rows[row][0] == rows[seen][0] or rows[row][1] == rows[seen][1]
+        }:  # fmt: skip
+            reached |= grown
+        assert reached == set(group.tolist())
+
+
+def test_a_row_goes_only_for_a_kept_row_that_is_similar_enough() -> None:
+    words = [f"word{number}" for number in range(60)]
+    near_copy = [*words[:-2], "other", "end"]
+    half = words[:30] + [f"else{number}" for number in range(30)]
+    found = near([" ".join(words), " ".join(half), " ".join(near_copy)])
+    expected = similarity(shingles(" ".join(words)), shingles(" ".join(near_copy)))
+    assert [(row, kept) for row, kept, _ in found] == [(2, 0)]
+    assert found[0][2] == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_chain_of_changes_is_cut_where_the_kept_row_is_too_far() -> None:
+    words = [f"word{number}" for number in range(100)]
+    new = [f"new{number}" for number in range(6)]
+    chain = [" ".join(row) for row in (words, words[:-6] + new, new[::-1] + words[6:-6] + new)]
+    sets = [shingles(text) for text in chain]
+    assert similarity(sets[0], sets[1]) >= 0.8 > similarity(sets[0], sets[2])
+    assert similarity(sets[1], sets[2]) >= 0.8
+    assert [(row, kept) for row, kept, _ in near(chain)] == [(1, 0)]  # its neighbour is gone, so the third stays
+
+
+def test_system_messages_and_order_of_fields_do_not_make_rows_alike() -> None:
+    system = Message("system", "You answer every question about the town library in one short sentence. " * 5)
+    rows = [
+        make_example("own", number, (system, Message("user", text), Message("assistant", text)), None, {})
+        for number, text in enumerate(("When does it open?", "Who may borrow films?"))
+    ]
+    assert near([compared_text(row) for row in rows]) == []
+
+
+def test_short_texts_are_compared_whole() -> None:
+    assert near(["yes it is", "Yes, it is!", "yes it was"]) == [(1, 0, 1.0)]
+
+
+@pytest.mark.skipif(not TOOLFORMER.exists(), reason="needs the real data set")
+@pytest.mark.parametrize(("step", "at_least"), [(12, 5), pytest.param(3, 40, marks=pytest.mark.slow)])
+def test_the_rule_agrees_with_all_pairs_compared_exactly_on_real_rows(step: int, at_least: int) -> None:
+    rows = json.loads(TOOLFORMER.read_text())[::step]
+    texts = [f"{row['instruction']}\n{row['input']}\n{row.get('output') or row.get('response')}" for row in rows]
+    found = near(texts)
+    sets = [shingles(text) for text in texts]
+    sizes = [len(one) for one in sets]
+    exact = {
+        (one, other)
+        for one, other in combinations(range(len(sets)), 2)
+        if 0.8 <= sizes[one] / sizes[other] <= 1.25 and similarity(sets[one], sets[other]) >= 0.8
+    }
+    assert len(exact) >= at_least
+    for row, kept, jaccard in found:
+        assert jaccard == pytest.approx(similarity(sets[row], sets[kept]), abs=1e-12)
+    assert {(kept, row) for row, kept, _ in found} <= exact  # precision 1: the rank is the order here
+    gone = {row for row, _, _ in found}
+    left = [pair for pair in exact if gone.isdisjoint(pair)]
+    assert len(left) <= 0.05 * len(exact)  # recall at least 0.95
