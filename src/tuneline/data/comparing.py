@@ -20,10 +20,11 @@ from tuneline.data.dedup import (
     equal_keys,
     near_copies,
     ranks,
+    run_sets,
 )
 from tuneline.data.parallel import Ordered
 from tuneline.data.parts import Part, examples_at
-from tuneline.data.shingles import offsets_of
+from tuneline.data.shingles import Hashes, offsets_of
 
 SET_RULES = ("exact_duplicates", "folded_duplicates", "near_duplicates")
 _GROUPED_ROWS = 2000  # candidates compared in one piece of work
@@ -106,13 +107,15 @@ def _batches(groups: Iterator[list[_Member]]) -> Iterator[list[list[_Member]]]:
 def _compare(settings: NearDuplicatesRuleConfig, groups: list[list[_Member]]) -> list[tuple[int, int, float]]:
     """(row, kept row, similarity) of every near copy in the groups."""
     members = sorted((member for group in groups for member in group), key=lambda member: member.row)
-    texts: dict[int, Candidate] = {}
+    bands: list[Hashes] = []
+    texts: list[str] = []
     for stem, in_part in groupby(members, key=lambda member: member.stem):
-        bands = np.load(f"{stem}.bands.npy", mmap_mode="r")
         listed = list(in_part)
-        examples = examples_at(stem, [(member.offset, member.n_bytes) for member in listed])
-        for member, example in zip(listed, examples, strict=True):
-            keys = np.array(bands[member.index])
-            texts[member.row] = Candidate(member.row, member.rank, keys, compared_text(example))
-    copies = [near_copies([texts[member.row] for member in group], settings) for group in groups]
+        bands += list(np.load(f"{stem}.bands.npy")[[member.index for member in listed]])
+        texts += map(compared_text, examples_at(stem, [(member.offset, member.n_bytes) for member in listed]))
+    candidates = {
+        member.row: Candidate(member.row, member.rank, keys, run_set)
+        for member, keys, run_set in zip(members, bands, run_sets(texts, settings.ngram), strict=True)
+    }
+    copies = [near_copies([candidates[member.row] for member in group], settings) for group in groups]
     return [copy for found in copies for copy in found]

@@ -8,6 +8,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -149,7 +150,7 @@ class Candidate:
     row: int  # index of the row
     rank: int  # see ranks
     bands: Hashes  # [bands]
-    text: str
+    runs: Hashes  # ascending, each once
 
 
 def near_copies(group: Sequence[Candidate], settings: NearDuplicatesRuleConfig) -> Iterator[tuple[int, int, float]]:
@@ -159,13 +160,11 @@ def near_copies(group: Sequence[Candidate], settings: NearDuplicatesRuleConfig) 
     row of at least `min_jaccard` to show for it, and no two kept candidates are so similar.
     """
     ordered = sorted(group, key=lambda candidate: candidate.rank)
-    grams = runs(words([candidate.text for candidate in ordered]), settings.ngram)
-    sets = [np.unique(grams.hashes[grams.offsets[i] : grams.offsets[i + 1]]) for i in range(len(ordered))]
     kept_in: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
     for place, candidate in enumerate(ordered):
         buckets = [kept_in[band, int(key)] for band, key in enumerate(candidate.bands)]
         rivals = sorted({rival for bucket in buckets for rival in bucket})[:MAX_COMPARED]
-        found = _most_similar(sets, place, rivals)
+        found = _most_similar(candidate, [(rival, ordered[rival]) for rival in rivals])
         if found is not None and found[1] >= settings.min_jaccard:
             yield candidate.row, ordered[found[0]].row, found[1]
         else:
@@ -173,8 +172,19 @@ def near_copies(group: Sequence[Candidate], settings: NearDuplicatesRuleConfig) 
                 bucket.append(place)
 
 
-def _most_similar(sets: Sequence[Hashes], place: int, rivals: Sequence[int]) -> tuple[int, float] | None:
-    similarities = [(_jaccard(sets[place], sets[rival]), -rival) for rival in rivals]
+def run_sets(texts: Sequence[str], n: int) -> list[Hashes]:
+    """For each text its runs of `n` words as a set: ascending, each once."""
+    grams = runs(words(texts), n)
+    return [_distinct(grams.hashes[begin:end]) for begin, end in pairwise(grams.offsets.tolist())]
+
+
+def _distinct(hashes: Hashes) -> Hashes:
+    ascending = np.sort(hashes)
+    return ascending[np.concatenate(([True], ascending[1:] != ascending[:-1]))]
+
+
+def _most_similar(candidate: Candidate, rivals: Sequence[tuple[int, Candidate]]) -> tuple[int, float] | None:
+    similarities = [(_jaccard(candidate.runs, rival.runs), -place) for place, rival in rivals]
     if not similarities:
         return None
     best = max(similarities)

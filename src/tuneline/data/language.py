@@ -101,6 +101,8 @@ _ONLY_ENGLISH = (
     "the and that with this which from their they there would could should what when where while your you because"
     " about these those into each between through were how given write describe explain create generate identify"
     " following list find many much it's don't i'm here's classify suggest rewrite sentence provide"
+    " although until every another inside outside behind without within during after before whether both under either"
+    " neither since unless again always never often very only just even still already being did doing done"
 )
 # ... and frequent ones that other languages have too.
 _ALSO_ENGLISH = (

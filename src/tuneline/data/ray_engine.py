@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from tuneline.data.parallel import Ordered, Part, Result
@@ -45,11 +46,18 @@ def ray_processes(n_workers: int | None) -> Iterator[Ordered]:
 def _in_cluster(work: Callable[[Part], Result], parts: Iterable[Part]) -> Iterator[Result]:
     import ray.data  # type: ignore[import-not-found, unused-ignore]
 
-    rows: list[dict[str, Any]] = [{"number": number, "part": part} for number, part in enumerate(parts)]
+    rows: list[dict[str, Any]] = [{"number": number, "part": _AsItIs(part)} for number, part in enumerate(parts)]
     if not rows:
         return
     done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_Numbered(work))
-    yield from _by_number((row["number"], row["result"]) for row in done.iter_rows())
+    yield from _by_number((row["number"], row["result"].value) for row in done.iter_rows())
+
+
+@dataclass(frozen=True, slots=True)
+class _AsItIs:
+    """Keeps Ray Data from turning lists and tuples of numbers into arrays of one type."""
+
+    value: Any
 
 
 class _Numbered:
@@ -59,7 +67,7 @@ class _Numbered:
         self._work = work
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"number": row["number"], "result": self._work(row["part"])}
+        return {"number": row["number"], "result": _AsItIs(self._work(row["part"].value))}
 
 
 def _by_number(results: Iterable[tuple[int, Result]]) -> Iterator[Result]:

@@ -1,0 +1,50 @@
+"""Cleaning in a Ray cluster gives the very bytes that the processes of one machine give."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tuneline.benchmarks.corpus import SOURCE, chat_rows, write_rows
+from tuneline.config.schema import CleanConfig, SourceConfig
+from tuneline.data import cleaning
+from tuneline.data.accounting import Tally
+from tuneline.data.cleaning import Outputs, clean_files
+from tuneline.data.engines import engine
+from tuneline.errors import EnvironmentProblem
+
+MakeSource = Callable[..., SourceConfig]
+
+
+def clean(folder: Path, name: str, rules: CleanConfig, source: SourceConfig) -> tuple[Tally, list[bytes]]:
+    outputs = Outputs(*(folder / f"{name}-{part}" for part in ("kept", "gone", "clusters")))
+    tally = clean_files([folder / "given.jsonl"], outputs, [source], rules, lambda items: items, lambda _: None)
+    return tally, [path.read_bytes() for path in (outputs.examples, outputs.rejected, outputs.clusters)]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::ResourceWarning"
+)  # Ray's own
+def test_two_ray_workers_give_the_bytes_of_the_local_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, all_rules: CleanConfig, make_source: MakeSource
+) -> None:
+    monkeypatch.setattr(cleaning, "_PART_BYTES", 400_000)  # about ten parts
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    write_rows(tmp_path / "given.jsonl", chat_rows(2500, 3))
+    source = make_source(SOURCE, path="given.jsonl")
+    two = all_rules.model_copy(update={"workers": 2})
+    local_tally, local = clean(tmp_path, "local", two, source)
+    ray_tally, in_ray = clean(tmp_path, "ray", two.model_copy(update={"engine": "ray"}), source)
+    assert in_ray == local
+    assert ray_tally == local_tally
+    assert {"near_duplicates", "pii"} & {rule for _, rule in local_tally.rejected} == {"near_duplicates"}
+    assert local_tally.changed["email"] > 0
+
+
+def test_without_ray_the_way_to_have_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    missing = r"clean\.engine: ray is not installed; pip install 'tuneline\[ray\]'"
+    with pytest.raises(EnvironmentProblem, match=missing), engine("ray", 2):
+        pass
