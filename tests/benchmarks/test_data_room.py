@@ -1,11 +1,13 @@
 """The whole measurement, small: the figures it gives, not how large they are."""
 
 import json
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from tuneline.benchmarks.corpus import chat_rows, write_rows
 from tuneline.commands.main import dispatch
 from tuneline.data.records import read_examples
 
@@ -42,7 +44,28 @@ def test_both_libraries_find_about_the_same_duplicates(tmp_path: Path) -> None:
     figures = measured(tmp_path, "--only", "near")
     ours, theirs = figures["near_n_duplicates_tuneline"], figures["near_n_duplicates_datasketch"]
     assert ours == pytest.approx(theirs, rel=0.15)
-    assert figures["near_speed_ratio_to_datasketch"] > 0
+    assert figures["near_n_duplicates_tuneline_2_workers"] == ours
+    for what in ("near_rows_per_s_tuneline", "near_speed_ratio_to_datasketch", "near_cpu_ratio_to_datasketch"):
+        assert figures[what] > 0
+        assert figures[what.replace("_to_", "_of_2_workers_to_").replace("tuneline", "tuneline_2_workers")] > 0
+
+
+@pytest.mark.skipif(find_spec("datasketch") is None, reason="needs the extra `benchmark`")
+def test_datasketch_gets_every_text_once_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tuneline.benchmarks import by_datasketch
+
+    write_rows(tmp_path / "rows.jsonl", chat_rows(200, 1))
+    read: list[str] = []
+    texts = by_datasketch.texts
+
+    def noted(path: Path) -> Iterator[str]:
+        for text in texts(path):
+            read.append(text)
+            yield text
+
+    monkeypatch.setattr(by_datasketch, "texts", noted)
+    by_datasketch.main(tmp_path / "rows.jsonl", 5, 14, 8, 0.8)
+    assert read == list(texts(tmp_path / "rows.jsonl"))
 
 
 def test_rows_can_be_written_alone(tmp_path: Path) -> None:

@@ -117,6 +117,7 @@ def test_columns_and_format_are_obeyed(tmp_path: Path, capsys: pytest.CaptureFix
     ("words", "problem"),
     [
         (["--columns", "prompt"], "--columns prompt: no KEY=COLUMN"),
+        (["--columns", "prompt=a", "--columns", "prompt=b"], "--columns prompt=b: prompt is a already; give each key"),
         (["--columns", "prompt=nothing"], r"--columns.prompt: 'nothing' is in none of the first rows"),
         (["--clean", "strickt"], "--clean strickt: no such file in conf/clean, allowed is .*did you mean 'strict'"),
         (["--conf", "nowhere"], "--clean strict: no such file in nowhere/clean, allowed is none; run in"),
@@ -125,6 +126,23 @@ def test_columns_and_format_are_obeyed(tmp_path: Path, capsys: pytest.CaptureFix
 def test_an_option_that_cannot_be_is_one_line_with_the_fix(words: list[str], problem: str, file: Path) -> None:
     with pytest.raises((DataError, ConfigError), match=problem) as raised:
         check(file, *words)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_files_own_words_are_not_taken_for_an_option(tmp_path: Path) -> None:
+    path = tmp_path / "data.sources[0].jsonl"
+    path.write_text('{"data.sources[0].a": 1}\n', encoding="utf-8")
+    with pytest.raises(DataError) as raised:
+        check(path)
+    assert str(raised.value).count("data.sources[0].") == 2
+
+
+@pytest.mark.parametrize("name", ["row*.jsonl", "rows?.jsonl"])
+def test_a_name_that_stands_for_several_files_is_refused(name: str, file: Path) -> None:
+    for path in (file.with_name("rows1.jsonl"), file.with_name(name)):
+        path.write_text(json.dumps(ROWS[0]) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"stands for several files; give one file") as raised:
+        check(file.with_name(name))
     assert "\n" not in str(raised.value)
 
 

@@ -95,3 +95,11 @@ def test_a_hub_model_is_marked_unpinned_until_it_is_pinned(conf: Path) -> None:
             marked = f"UNPINNED: `tuneline pin {path.stem}`" in path.read_text(encoding="utf-8")
             assert marked == (model.revision is None), path
             assert model.tracked_path == f"conf/model/{path.name}"
+
+
+def test_the_lists_of_the_cleaning_rules_are_the_same_in_every_choice() -> None:
+    choices = [OmegaConf.load(path) for path in sorted(Path("conf/clean").glob("*.yaml"))]
+    for key in ("special_tokens.tokens", "toxicity.allowed_words"):
+        lists = [OmegaConf.select(choice, key) for choice in choices]
+        assert lists[0]
+        assert lists == [lists[0]] * len(choices)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from tests.data.conftest import Collected, IngestBytes, IngestSources, MakeSource
 from tuneline.data.compressed import MAX_RATIO
+from tuneline.data.locating import located
 from tuneline.data.reading import read_rows
 from tuneline.data.rows import MAX_ROW_BYTES, BadRow, Row
 from tuneline.errors import DataError
@@ -355,3 +356,20 @@ def test_reading_a_file_in_parts_gives_the_rows_of_the_whole(tmp_path: Path, lin
     path.write_bytes(b"\xef\xbb\xbf" + b"\n".join([ANSWERED, *lines]))
     parts = list(lines_in_parts(path, n_bytes))
     assert [row for part in parts for row in read_part(part)] == list(read_rows(path))
+
+
+@pytest.mark.parametrize("path", ["a**b.jsonl", "loop.jsonl", "n" * 300 + ".jsonl"])
+def test_a_path_that_cannot_be_looked_up_is_one_line(path: str, tmp_path: Path) -> None:
+    (tmp_path / "loop.jsonl").symlink_to("loop.jsonl")
+    with pytest.raises(DataError, match=r"cannot be looked up .* change data\.sources\[0\]\.path$"):
+        located(str(tmp_path / path), "data.sources[0].path", tmp_path)
+
+
+def test_a_file_that_may_not_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "rows.jsonl").write_bytes(GOOD)
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(DataError, match=r"cannot be opened \(Permission denied\)"):
+        list(read_rows(tmp_path / "rows.jsonl"))

@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from tuneline.data.cleaning import Outputs, clean_files, rule_names
 from tuneline.data.dedup import keys_of
 from tuneline.data.records import (
     Example,
+    Json,
     Message,
     Rejected,
+    ToolCall,
     make_example,
     read_examples,
     read_rejected,
@@ -153,6 +155,7 @@ def test_case_punctuation_and_white_space_make_no_difference(one: str, other: st
     [
         ("WHERE x > 5", "WHERE x < 5"),
         ("3 + 4", "3 - 4"),
+        ("WHERE b != 5", "WHERE b = 5"),
         ("a*b", "a/b"),
         ("f(x)", "f[x]"),
         ("it's", "its"),
@@ -165,6 +168,31 @@ def test_case_punctuation_and_white_space_make_no_difference(one: str, other: st
 def test_signs_with_a_meaning_make_a_difference(one: str, other: str) -> None:
     keys = keys_of([ask(one, "a"), ask(other, "a")], BASIC).folded
     assert keys[0] != keys[1]
+
+
+def called(name: str, arguments: dict[str, Json]) -> Example:
+    answer = Message("assistant", "", (ToolCall(name, arguments),))
+    return with_id(Example("", "pool", 1, (Message("user", "Go."), answer), None, {}))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (called("f", {"from": "Paris", "to": "Rome"}), called("f", {"from": "Rome", "to": "Paris"})),
+        (called("confirm", {"id": "a"}), called("cancel", {"id": "a"})),
+        (called("f", {"on": True, "n": 1}), called("f", {"on": False, "n": 2})),
+        (called("f", {}), replace(called("f", {}), tools=({"name": "f"},))),
+    ],
+)
+def test_other_calls_and_other_tools_make_other_rows(one: Example, other: Example) -> None:
+    keys = keys_of([one, other], STRICT)
+    assert keys.folded[0] != keys.folded[1]
+    assert not (keys.bands[0] == keys.bands[1]).all()
+
+
+def test_texts_without_a_word_are_compared_by_their_signs() -> None:
+    keys = keys_of([ask("?", "!"), ask("!!!", "...")], STRICT)
+    assert not (keys.bands[0] == keys.bands[1]).any()
 
 
 def test_rows_that_differ_in_an_address_only_are_copies_once_it_is_redacted(clean_rows: CleanRows) -> None:
@@ -293,10 +321,16 @@ def many_rows(draw: st.DrawFn) -> list[Example]:
 
 @pytest.mark.parametrize("rules", [BASIC, STRICT], ids=["basic", "strict"])
 @settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=many_rows(), seed=st.integers(0, 9))
+@given(rows=many_rows(), seed=st.integers(0, 9), part_bytes=st.sampled_from([300, 2**21]))
 def test_kept_and_rejected_are_what_was_read_and_order_decides_nothing(
-    rows: list[Example], seed: int, rules: CleanConfig, clean_rows: CleanRows
+    rows: list[Example],
+    seed: int,
+    part_bytes: int,
+    rules: CleanConfig,
+    clean_rows: CleanRows,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(cleaning, "_PART_BYTES", part_bytes)
     cleaned = clean_rows(rows, rules)
     assert Counter(places(cleaned.examples) + [row[:2] for row in cleaned.why()]) == Counter(places(rows))
     assert places(cleaned.examples) == [place for place in places(rows) if place in set(places(cleaned.examples))]

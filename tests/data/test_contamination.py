@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tuneline.config.schema import ContaminationConfig, SourceConfig, SplitConfig
 from tuneline.data.contamination import pair_as_json
 from tuneline.data.prompts import group_key, prompt_keys
-from tuneline.data.records import Example, Message, make_example, with_id, write_examples
+from tuneline.data.records import TEACHER_KEY, Example, Message, make_example, with_id, write_examples
 from tuneline.data.splitting import Divided, divide
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -101,6 +101,33 @@ def test_system_messages_give_nothing_away() -> None:
     assert kinds(ask(instructions, "yes"), tested) == set()
 
 
+def taught(seed: Example, prompt: str) -> Example:
+    return replace(ask(prompt, "ok", seed.source), meta={TEACHER_KEY: {"seed_row": seed.id}})
+
+
+def test_what_a_teacher_made_from_a_contaminated_row_goes_with_it() -> None:
+    leaking, fine = ask(said(WORDS[:15]), "ok"), ask("another question", "ok")
+    made = [with_id(taught(row, f"in other words {number}")) for number, row in enumerate((leaking, fine))]
+    divided = gate([leaking, fine, *made, TESTED], EXACT)
+    assert sorted(divided.pairs) == [0, 2]
+    assert divided.reason(divided.pairs[2][0]).startswith("a teacher made it from a row of which is true: it answers")
+
+
+def test_a_held_out_row_with_a_field_called_teacher_stays_held_out() -> None:
+    tested = replace(TESTED, meta={TEACHER_KEY: "Ms Smith"})
+    divided = gate([ask("a question", "ok"), tested, replace(tested, source="bench")])
+    assert [len(divided.on(side)) for side in ("test", "benchmark")] == [1, 1]
+
+
+def test_a_teachers_row_on_a_validation_prompt_is_on_no_side() -> None:
+    rows = [ask(f"question {number}", "ok", line=number) for number in range(60)]
+    divided = gate(rows)
+    held_out = [rows[index] for index in divided.on("val")]
+    assert held_out
+    made = [with_id(taught(rows[0], row.messages[0].content)) for row in held_out]
+    assert len(gate([*rows, *made]).on("none")) == len(made)
+
+
 def test_a_run_in_more_training_rows_than_allowed_is_a_template_and_a_prompt_never_is() -> None:
     shared = said(WORDS[:13])
     for n_rows, found in ((10, 10), (11, 0)):
@@ -172,10 +199,32 @@ def test_a_pair_or_a_prompt_on_a_tested_prompt_is_found() -> None:
         )
     )
     prompt = with_id(Example("", "pool", 1, turn, None, {}))
-    assert prompt_keys(pair) == ["which one", "which one a and", "which one", "which one"]
+    (one,) = prompt_keys(ask("which one", "x"))
+    assert [key == one for key in prompt_keys(pair)] == [True, False, True, True]
     assert (group_key(pair), group_key(prompt)) == ("which one", "which one")
     assert kinds(pair, ask("which one", "z", "test")) == {"exact"}
     assert kinds(prompt, ask("which one", "z", "test")) == {"exact"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Is 7 > 5?", "Is 7 < 5?"), ("What is 7 + 5?", "What is 7 - 5?"), ("in C++", "in C#"), ("😀", "😢"), ("?!", "!!")],
+)
+def test_a_sign_makes_another_prompt(one: str, other: str) -> None:
+    assert prompt_keys(ask(one, "x")) != prompt_keys(ask(other, "x"))
+    assert kinds(ask(one, "x"), ask(other, "y", "test")) == set()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("Who, me?", "who  me"), ("caf\u00e9", "CAFE\u0301"), ("“Yes” – no", '"yes" no')]
+)
+def test_case_prose_punctuation_and_composition_make_no_other_prompt(one: str, other: str) -> None:
+    assert prompt_keys(ask(one, "x")) == prompt_keys(ask(other, "x"))
+
+
+def test_the_prompts_of_a_long_dialogue_take_linear_time() -> None:
+    turns = tuple(Message("user" if n % 2 == 0 else "assistant", f"turn {n} of many") for n in range(20_000))
+    assert len(prompt_keys(make_example("pool", 1, turns, None, {}))) == 10_000
 
 
 def test_a_row_that_only_answers_is_its_own_group() -> None:

@@ -518,3 +518,30 @@ def test_a_meta_field_that_no_row_has_is_an_error(ingest_bytes: IngestBytes) -> 
 def test_schema_and_room_know_the_same_formats() -> None:
     assert get_args(SourceFormat) == ("auto", *get_args(Format))
     assert set(USED_KEYS) == set(get_args(Format))
+
+
+def test_history_system_and_parts_of_text_are_not_lost(ingest_bytes: IngestBytes) -> None:
+    asked = {"instruction": "q", "history": [["a", "b"]]}
+    before = turns(("user", "a"), ("assistant", "b"), ("user", "q"))
+    assert ingest_bytes(jsonl(asked), chosen="prompt").examples[0].messages == before
+    assert ingest_bytes(jsonl(asked | {"chosen": "x", "rejected": "y"})).examples[0].messages == before
+    begin = turns(("system", "s"), ("user", "a"))
+    tools = [{"name": "f", "parameters": {}}]
+    (pair,) = ingest_bytes(jsonl({"prompt": "a", "completion": "b", "system": "s", "tools": tools})).examples
+    assert (pair.messages, len(pair.tools)) == (begin + BETTER, 1)
+    parts = [{"type": "text", "text": "b"}]
+    row = {"system": "s", "messages": [*DIALOGUE, {"role": "assistant", "content": parts}]}
+    assert ingest_bytes(jsonl(row)).examples[0].messages == begin + BETTER
+
+
+def test_weight_zero_and_parts_that_are_no_text_reject_the_row(ingest_bytes: IngestBytes) -> None:
+    row = {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b", "weight": 0}]}
+    assert "weight 0" in ingest_bytes(jsonl(row)).reasons[0]
+    image = {"messages": [{"role": "user", "content": [{"type": "image_url"}]}, {"role": "assistant", "content": "b"}]}
+    assert "part 1 has type 'image_url'" in ingest_bytes(jsonl(image)).reasons[0]
+
+
+def test_a_call_with_empty_arguments_has_none(ingest_bytes: IngestBytes) -> None:
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": ""}}]}
+    (example,) = ingest_bytes(jsonl({"messages": [*DIALOGUE, call]})).examples
+    assert example.messages[-1].tool_calls[0].arguments == {}

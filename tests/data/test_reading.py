@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import time
 import tracemalloc
 from decimal import Decimal
 from pathlib import Path
@@ -371,3 +372,45 @@ def test_no_bytes_crash_the_reader(
     else:
         assert rows
         assert len({row.line for row in rows}) == len(rows)
+
+
+def test_an_unclosed_string_of_escaped_quotes_is_rejected_in_linear_time(tmp_path: Path) -> None:
+    started = time.monotonic()
+    (bad,) = rows_of(tmp_path, b'{"a": ' + b"[" * 65 + b'"' + b'\\"' * 500_000)
+    assert isinstance(bad, BadRow)
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("extension", ["jsonl", "txt"])
+def test_an_oversized_line_that_begins_with_blanks_is_rejected_and_not_lost(extension: str, tmp_path: Path) -> None:
+    bad, good = rows_of(tmp_path, b" " * 2000 + b"a" * MAX_ROW_BYTES + b"\n" + GOOD, extension)
+    assert isinstance(bad, BadRow)
+    assert isinstance(good, Row)
+
+
+def test_a_bad_byte_in_a_quoted_csv_record_rejects_the_whole_record(tmp_path: Path) -> None:
+    bad, good = rows_of(tmp_path, b'\na,b\n"x\n\xff\nc,d\ne,f",y\n1,2\n', "csv")
+    assert isinstance(bad, BadRow)
+    assert isinstance(good, Row)
+    assert (bad.line, good.line, good.value) == (3, 7, {"a": "1", "b": "2"})
+
+
+def test_a_csv_quote_left_open_before_more_than_a_row_may_hold_is_the_same_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"rows\.csv:2: the record that begins here has a quote that is never closed"):
+        rows_of(tmp_path, b'a,b\n"x,y\n' + b"c,d\n" * (MAX_ROW_BYTES // 3), "csv")
+
+
+def test_parquet_values_that_python_cannot_hold_reject_their_row(tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    for kind in (pyarrow.timestamp("us"), pyarrow.duration("us"), pyarrow.timestamp("us", "Mars/Base")):
+        table = pyarrow.table({"text": ["x"], "t": pyarrow.array([2**62], kind)})
+        pyarrow.parquet.write_table(table, file := io.BytesIO())
+        (bad,) = rows_of(tmp_path, file.getvalue(), "parquet")
+        assert isinstance(bad, BadRow)
+    table = pyarrow.table({"text": ["a", "b" * (MAX_ROW_BYTES + 1), "c"]})
+    pyarrow.parquet.write_table(table, file := io.BytesIO())
+    first, big, last = rows_of(tmp_path, file.getvalue(), "parquet")
+    assert isinstance(first, Row)
+    assert isinstance(big, BadRow)
+    assert isinstance(last, Row)

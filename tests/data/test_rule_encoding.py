@@ -33,7 +33,7 @@ def as_cp1252(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "text", ["caf\ufffd", "a\0b", "a\x1b[0m", "a\x0cb", "a\x7f", "a\x85b", "a\ud800", *map(as_cp1252, SIGNS)]
+    "text", ["caf\ufffd", "a\0b", "a\x1b[0m", "a\x0bb", "a\x7f", "a\x85b", "a\ud800", *map(as_cp1252, SIGNS)]
 )
 def test_a_text_that_was_decoded_wrongly_is_rejected_wherever_it_stands(text: str) -> None:
     call = Message("assistant", "", (ToolCall("find", {"where": ["x", text]}),))
@@ -46,6 +46,7 @@ def test_a_text_that_was_decoded_wrongly_is_rejected_wherever_it_stands(text: st
     "text",
     [
         "tab\tline\nreturn\r\n",
+        "page\x0cbreak\n\x0c\nimport os\n",
         "SÃO PAULO, AMANHÃ, IRMÃ.",
         "a “AMANHÔ",
         "Âme, château, Übung, naïve, Привет, 日本語, हिन्दी, 😀",
@@ -90,7 +91,7 @@ def test_control_characters_are_taken_out_or_read_as_windows_1252(broken: str, m
     assert finding.example.text == mended
 
 
-@pytest.mark.parametrize("text", ["caf\ufffd", "a\ud800b", "a\x0cb"])
+@pytest.mark.parametrize("text", ["caf\ufffd", "a\ud800b"])
 def test_what_cannot_be_mended_is_rejected_even_where_repair_is_asked_for(text: str) -> None:
     (finding,) = found("repair", raw(text))
     assert isinstance(finding, str)
@@ -103,6 +104,12 @@ def test_repair_mends_the_encoding_and_nothing_else() -> None:
     assert finding.example.text == f"{kept} é"
 
 
+def test_repair_keeps_a_form_feed_beside_what_it_mends() -> None:
+    (finding,) = found("repair", raw(f"one\x0ctwo {as_cp1252('é')}"))
+    assert isinstance(finding, Changed)
+    assert finding.example.text == "one\x0ctwo é"
+
+
 def test_an_undamaged_message_beside_a_damaged_one_is_not_touched() -> None:
     odd = "&lt; ﬁ “x”"
     (finding,) = found("repair", ask(odd, as_cp1252("é")))
@@ -113,7 +120,7 @@ def test_an_undamaged_message_beside_a_damaged_one_is_not_touched() -> None:
 @settings(deadline=None)
 @given(st.text(st.characters(max_codepoint=0x2FFF), max_size=40))
 def test_a_problem_is_found_exactly_when_a_forbidden_sign_is_there(text: str) -> None:
-    forbidden = any((ord(sign) < 32 and sign not in "\t\n\r") or 0x7F <= ord(sign) < 0xA0 for sign in text)
+    forbidden = any((ord(sign) < 32 and sign not in "\t\n\f\r") or 0x7F <= ord(sign) < 0xA0 for sign in text)
     problem = encoding_problem(text)
     assert (problem is not None and "no text" in problem) == forbidden
 

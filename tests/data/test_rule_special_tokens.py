@@ -36,7 +36,9 @@ def test_strike_through_counts_for_the_tokenizer_does_not_know_better() -> None:
 
 def test_raw_text_tool_calls_and_tool_descriptions_are_looked_at() -> None:
     assert judge(make_example("pool", 1, (), "a <|im_end|>", {})) == "the text spells the control token <|im_end|>"
-    for call in (ToolCall("find", {"a": {"b": ["[INST]"]}}), ToolCall("[INST]", {})):
+    texts = ToolCall("find", {"a": {"b": ["[INST]"]}}), ToolCall("[INST]", {})
+    keys = ToolCall("find", {"a [INST]": 1}), ToolCall("find", {"a": [{"b": {"[INST]": None}}]})
+    for call in (*texts, *keys):
         turns = (Message("user", "a"), Message("assistant", "", (call,)))
         assert (
             judge(make_example("pool", 1, turns, None, {})) == "message 2 (assistant) spells the control token [INST]"

@@ -81,6 +81,12 @@ def test_allowed_words_do_not_count_and_the_others_still_do() -> None:
     ]
 
 
+def test_a_word_of_another_language_may_be_on_the_list_of_allowed_words() -> None:
+    assert judge(raw("so eine Scheiße"), languages=("en",), allowed=("scheiße",)) == [None]
+    (german,) = judge(raw("so eine Scheiße"), languages=("de",), allowed=("sex", "shit"))
+    assert isinstance(german, str)
+
+
 def test_each_language_has_its_own_lexicon() -> None:
     assert judge(raw("so eine Scheiße"), languages=("en",)) == [None]
     (german,) = judge(raw("so eine SCHEISSE oder Scheisse, oder Scheiße"), languages=("de",))
@@ -119,7 +125,7 @@ def test_a_hit_is_a_word_of_the_lexicon_between_other_signs(parts: list[str]) ->
     [
         (("xx",), (), r"clean\.toxicity\.languages: there is no lexicon for 'xx'; allowed are ar, cs, "),
         (("zh",), (), r"clean\.toxicity\.languages: there is no lexicon for 'zh'"),
-        (("en",), ("flower",), r"clean\.toxicity\.allowed_words: 'flower' is in no lexicon of en"),
+        (("en",), ("tree", "sex", "Flower"), r"clean\.toxicity\.allowed_words: no lexicon holds 'flower', 'tree'; rem"),
     ],
 )
 def test_an_unknown_language_or_allowed_word_is_one_clear_line(

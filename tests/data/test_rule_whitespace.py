@@ -21,7 +21,7 @@ FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data"
     [
         ("One line.\r\nAnother.\rA third.", "One line.\nAnother.\nA third."),
         ("A sentence.   \nAnother. \n\nThe end.\t\n", "A sentence.\nAnother.\n\nThe end."),
-        ("A gap   inside, and  another.", "A gap inside, and another."),
+        ("A gap   inside, and one behind.  The end.", "A gap inside, and one behind. The end."),
         (
             "Two blanks  as once was taught.\nLine by line.  And again.",
             "Two blanks as once was taught.\nLine by line. And again.",
@@ -30,7 +30,7 @@ FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data"
         ("\n\n  Hello there.  \n\n", "Hello there."),
         ("It costs 1\u00a0000 euros\u2009– or\u202fmore.", "It costs 1 000 euros – or more."),
         ("Ten apples at $5 and  two at $6.", "Ten apples at $5 and two at $6."),
-        ("It's  what they'd  do.", "It's what they'd do."),
+        ("It's  what they'd do.", "It's what they'd do."),
         ("你好。  \n\n\n\n再见。", "你好。\n\n再见。"),
         (" \n\t ", ""),
     ],
@@ -74,6 +74,9 @@ UNTOUCHED = {
         Grace     85
         """,
     "two columns": "apples    5\npears    12\n",
+    "columns in one line": "The row is\nred   green   blue\nand so on.",
+    "columns of numbers": "x y z\n1  2  3",
+    "one gap beside a number": "total  12",
     "tabs between columns": "name\tage\nAda\t36\n\n\n",
     "json": '{"a":  [1,   2],\r\n "b": "x  y"}\n',
     "json list": '["a",  "b"]\n',
@@ -119,6 +122,26 @@ def test_code_whose_fence_is_never_closed_is_not_touched() -> None:
     assert tidy(text) == text
 
 
+@pytest.mark.parametrize(
+    ("code", "tail"),
+    [
+        ("1. ```\n   foo   bar\n   ```", "\n"),
+        ("- * ~~~\n    foo   bar\n    ~~~", "\n"),
+        ("> ```\n> foo   bar\n> ```", "\n\n"),
+        ("> 1) ```\n>    foo   bar\n>    ```", "\n"),
+        ("\u00a0```\nfoo\u00a0  bar\n\u00a0```", "\n"),
+        ("```\n> ```\nfoo   bar\n- ```\nfoo   bar\n```", "\n"),
+    ],
+)
+def test_code_in_lists_quotes_and_behind_odd_spaces_is_not_touched(code: str, tail: str) -> None:
+    assert tidy(f"Do  this:\n{code}{tail}Then  this") == f"Do this:\n{code}{tail}Then this"
+
+
+@pytest.mark.parametrize("text", ["See: ```\nfoo   bar\n```\nThen  this", "a) ~~~\nfoo   bar\n~~~ x\nThen  this"])
+def test_a_text_with_a_fence_that_is_not_understood_is_not_touched(text: str) -> None:
+    assert tidy(text) == text
+
+
 def test_only_what_people_wrote_is_tidied() -> None:
     odd = "two  words \n"
     call = ToolCall("find", {"what": odd})
@@ -142,14 +165,22 @@ def test_both_continuations_of_a_pair_are_tidied() -> None:
     assert contents(finding.example) == ["so?", "yes", "no"]
 
 
-BLANKS = (" ", "  ", "    ", "\n", "\n\n", "\t", "\r", "\r\n", "\u00a0", "\u3000", "\x0b", "\u2028")
-WORDS = ("a", "Word", "it's", "1", "if", "SELECT", "key:", "- ", "```", "~~~", *".,:\"'`$()=-+|#")
+BLANKS = (" ", "  ", "    ", "\n", "\n\n", "\t", "\r", "\r\n", "\u00a0", "\u3000", "\x0b", "\u2028", "\u200a", "\x85")
+WORDS = (
+    *("a", "Word", "it's", "1", "if", "SELECT", "key:", "- ", "> ", "1. ", "```", "~~~", "\n```\n", "\n\u00a0~~~\n"),
+    *".,:\"'`$()=-+|#",
+)
 PIECES = st.sampled_from(BLANKS + WORDS)
 
 
 @settings(max_examples=500, deadline=None)
 @given(st.lists(PIECES, max_size=25).map("".join))
 def test_tidying_twice_changes_nothing_more(text: str) -> None:
+    assert tidy(tidy(text)) == tidy(text)
+
+
+@pytest.mark.parametrize("text", ["\u200a`1\n\xa0~~~\n\n\x85```$A:", "\xa0~~~A:\u200a\xa0\n\n~~~\n\n- "])
+def test_tidying_twice_changes_nothing_more_beside_fences_behind_odd_spaces(text: str) -> None:
     assert tidy(tidy(text)) == tidy(text)
 
 
@@ -160,7 +191,11 @@ def test_nothing_but_white_space_changes(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", [" ", "\t", "\n", "\r", "a  ", "a\t \n", "```\n", "$", "$ ", ": ", "(", "x(", "' ", "- "]
+    "piece",
+    [
+        *(" ", "\t", "\n", "\r", "a  ", "a\t \n", "```\n", "$", "$ ", ": ", "(", "x("),
+        *("' ", "- ", "> ", "1. ", "\n> ```", "\n- ```\n"),
+    ],
 )
 def test_time_grows_with_the_length_only(piece: str) -> None:
     text = "a " + piece * 100_000 + "\n"

@@ -37,6 +37,7 @@ class Files:
     sides: dict[str, list[Example]]
     contaminated: list[Rejected]
     pairs: list[dict[str, Json]]
+    with_teacher: list[Example] | None = None  # clean rows, less those dropped, and a teacher's; None: no teacher
 
     def write(self, folder: Path) -> Folders:
         write_examples(folder / "ingested/examples.jsonl", self.ingested)
@@ -48,7 +49,13 @@ class Files:
             write_examples(folder / f"splits/{side}.jsonl", rows)
         write_rejected(folder / "splits/rejected.jsonl", self.contaminated)
         _write_objects(folder / "splits/contamination.jsonl", self.pairs)
-        return Folders(folder / "ingested", folder / "clean", folder / "splits")
+        return Folders(folder / "ingested", folder / "clean", folder / "splits", self._write_divided(folder))
+
+    def _write_divided(self, folder: Path) -> Path:
+        if self.with_teacher is None:
+            return folder / "clean/examples.jsonl"
+        write_examples(folder / "augmented/clean/examples.jsonl", self.with_teacher)
+        return folder / "augmented/clean/examples.jsonl"
 
     def described(self, folder: Path) -> Description:
         return describe(self.write(folder), count_words, lambda rows, _: rows)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.reporting.stage_files import EMAIL, PHONE, Files, count_words, dialogue, small_experiment
-from tuneline.data.records import Example, Message, make_example, rejection
+from tuneline.data.records import TEACHER_KEY, Example, Message, make_example, rejection
 from tuneline.errors import DataError
-from tuneline.reporting.describing import Description, Folders, describe, metrics, write_report
+from tuneline.reporting.describing import Description, describe, metrics, write_report
 
 
 def table(path: Path) -> list[list[str]]:
@@ -90,13 +90,37 @@ def test_repeated_training_rows_are_counted_beside_those_left_out(files: Files, 
     assert (counts["split_n_repeated"], counts["split_n_on_no_side"]) == (1, 1)
 
 
+def taught(line: int, question: str, answer: str) -> Example:
+    messages = (Message("user", question), Message("assistant", answer))
+    return make_example("pool", line, messages, None, {TEACHER_KEY: {"model": "m"}})
+
+
 def test_rows_of_a_teacher_are_a_step_of_their_own(files: Files, tmp_path: Path) -> None:
-    written_by_teacher = dialogue("pool", 1, "Is one even?", "no")
-    files.clean = [*files.clean, written_by_teacher]
-    files.sides["train"] = [*files.sides["train"], written_by_teacher]
-    flow = files.described(tmp_path).flow
-    assert [step.change for step in flow.steps() if step.name == "written by a teacher"] == [1]
-    assert flow.n_read + sum(step.change for step in flow.steps()) == 3
+    new = [taught(1, "Is one even?", "no"), taught(2, "Is two even?", "yes")]
+    files.with_teacher = [*files.clean, *new]
+    files.sides["train"] = [*files.sides["train"], *new]
+    found = files.described(tmp_path)
+    steps = {step.name: step.change for step in found.flow.steps()}
+    assert steps["written by a teacher"] == 2
+    assert "repeated" not in steps
+    assert "dropped beside the teacher's rows" not in steps
+    assert found.flow.n_read + sum(steps.values()) == 4
+    counts = metrics(found)
+    names = ("clean_n_read", "clean_n_kept", "clean_n_added", "split_n_read", "split_n_repeated")
+    assert [counts[name] for name in names] == [10, 6, 2, 8, 0]
+
+
+def test_clean_rows_dropped_beside_a_teachers_are_one_step(files: Files, tmp_path: Path) -> None:
+    new = taught(1, "Is one even?", "no")
+    files.with_teacher = [*files.clean[1:], new]
+    files.sides["train"] = [files.clean[1], new]
+    found = files.described(tmp_path)
+    steps = {step.name: step.change for step in found.flow.steps()}
+    assert (steps["written by a teacher"], steps["dropped beside the teacher's rows"]) == (1, -1)
+    assert found.flow.n_read + sum(steps.values()) == 2
+    counts = metrics(found)
+    assert (counts["clean_n_dropped_beside_added"], counts["split_n_read"], counts["split_n_repeated"]) == (1, 6, 0)
+    assert counts["split_n_read"] == counts["split_n_kept"] + counts["split_n_rejected"] + counts["split_n_on_no_side"]
 
 
 def test_sources_have_a_row_each_with_every_stage(report: Path) -> None:
@@ -128,15 +152,15 @@ def test_labels_kinds_and_closed_answers_are_balanced_by_side(files: Files, tmp_
     files.sides["train"] = [*labelled, *closed, *essays]
     rows = table(written(files.described(tmp_path), tmp_path / "report") / "labels.csv")
     assert rows == [
-        ["source", "what", "value", "train", "val", "test"],
-        ["essays", "kind", "conversation", "50", "0", "0"],
-        ["kto", "kind", "labelled", "3", "0", "0"],
-        ["kto", "label", "desirable", "2", "0", "0"],
-        ["kto", "label", "undesirable", "1", "0", "0"],
-        ["pool", "kind", "conversation", "5", "1", "0"],
-        ["pool", "answer", "no", "3", "1", "0"],
-        ["pool", "answer", "yes", "2", "0", "0"],
-        ["test", "kind", "conversation", "0", "0", "1"],
+        ["source", "what", "value", "name", "train", "val", "test"],
+        ["essays", "kind", "conversation", "essays: conversation", "50", "0", "0"],
+        ["kto", "kind", "labelled", "kto: labelled", "3", "0", "0"],
+        ["kto", "label", "desirable", "kto: desirable", "2", "0", "0"],
+        ["kto", "label", "undesirable", "kto: undesirable", "1", "0", "0"],
+        ["pool", "kind", "conversation", "pool: conversation", "5", "1", "0"],
+        ["pool", "answer", "no", "pool: no", "3", "1", "0"],
+        ["pool", "answer", "yes", "pool: yes", "2", "0", "0"],
+        ["test", "kind", "conversation", "test: conversation", "0", "0", "1"],
     ]
 
 
@@ -193,11 +217,12 @@ def test_the_sample_is_the_same_in_any_order_and_without_repetition(files: Files
     shown = []
     for seed in range(3):
         random.Random(seed).shuffle(rows)
-        files.unclean = [rejection(row, "clean", "refusals", "declines") for row in rows]
+        files.unclean = [rejection(row, "clean", "refusals", f"declines as {row.line}") for row in rows]
         found = files.described(tmp_path / str(seed))
-        shown.append([row.row for row in found.sample.rows(("ingest", "clean", "split")) if row.rule == "refusals"])
+        shown.append([row for row in found.sample.rows(("ingest", "clean", "split")) if row.rule == "refusals"])
     assert shown[0] == shown[1] == shown[2]
-    assert len(set(shown[0])) == 5
+    assert len({row.row for row in shown[0]}) == 5
+    assert all(int(row.place.removeprefix("pool:")) < 60 for row in shown[0])  # not the copies
 
 
 @pytest.mark.slow
@@ -231,7 +256,7 @@ def test_an_experiment_that_loses_nothing_has_a_report(files: Files, tmp_path: P
 def test_a_file_that_no_stage_wrote_is_refused_with_its_line(
     files: Files, name: str, line: bytes, problem: str, tmp_path: Path
 ) -> None:
-    files.write(tmp_path)
+    folders = files.write(tmp_path)
     (tmp_path / name).write_bytes(line)
     with pytest.raises(DataError, match=problem):
-        describe(Folders(tmp_path / "ingested", tmp_path / "clean", tmp_path / "splits"), count_words, lambda r, _: r)
+        describe(folders, count_words, lambda rows, _: rows)

@@ -8,7 +8,7 @@ import pytest
 
 from tuneline.data.records import Message, make_example
 from tuneline.errors import DataError
-from tuneline.reporting.lengths import add_lengths, bin_edges, in_bins, no_lengths, quantile, token_counter
+from tuneline.reporting.lengths import add_lengths, batches, bin_edges, in_bins, no_lengths, quantile, token_counter
 
 TOKENIZER = Path("models/base/sqlama/tokenizer.json")
 
@@ -18,6 +18,14 @@ def test_a_rows_length_is_that_of_all_its_texts() -> None:
     row = make_example("own", 1, (Message("user", "one two"), Message("assistant", "three")), None, {})
     add_lengths(counts, [row, make_example("own", 2, (), "", {}), make_example("own", 3, (), "四五", {})], None)
     assert counts == {"characters": Counter({12: 1, 0: 1, 2: 1}), "words": Counter({3: 1, 0: 1, 2: 1}), "tokens": {}}
+
+
+def test_a_batch_ends_by_rows_and_by_characters_and_keeps_the_order() -> None:
+    rows = [make_example("own", n, (), "a", {}) for n in range(1030)]
+    assert [len(batch) for batch in batches(rows)] == [512, 512, 6]
+    long = [make_example("own", n, (), "a" * 2**21, {}) for n in range(5)]
+    assert [[row.line for row in batch] for batch in batches(iter(long))] == [[0, 1], [2, 3], [4]]
+    assert list(batches([])) == []
 
 
 def test_quantiles_are_those_of_the_sorted_lengths() -> None:

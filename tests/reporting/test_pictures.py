@@ -1,6 +1,7 @@
 """The pictures of the data report: drawn for any number of sources and rules, the same bytes for the same figures."""
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ from matplotlib.image import imread
 
 from tuneline.reporting.clusters import Clusters
 from tuneline.reporting.flow import SIDES, Flow
-from tuneline.reporting.lengths import no_lengths
-from tuneline.reporting.pictures import draw_clusters, draw_lengths, draw_rules, draw_sources
+from tuneline.reporting.lengths import bin_edges, no_lengths
+from tuneline.reporting.pictures import _ticks, draw_clusters, draw_lengths, draw_rules, draw_sources
 
 
 def flow(n_sources: int, n_rules: int) -> Flow:
@@ -51,6 +52,15 @@ def test_lengths_and_clusters_are_drawn_with_and_without_rows(tmp_path: Path) ->
     draw_clusters(Clusters(Counter({2: 5, 40_000: 1}), []), tmp_path / "clusters.png")
     assert all(colours(path)[0] > 20 for path in tmp_path.iterdir())
     assert (tmp_path / "empty.png").read_bytes() != (tmp_path / "some.png").read_bytes()
+
+
+@pytest.mark.parametrize("longest", [8, 60, 300, 2000, 10**5, 10**7])
+@pytest.mark.parametrize("first", [0, 5, 9])
+def test_panels_of_any_range_have_as_many_ticks_as_fit(first: int, longest: int) -> None:
+    edges = bin_edges(longest)
+    ticks = _ticks(edges, first)
+    assert min(7, len(edges) - first) <= len(ticks) <= 14
+    assert len({after - before for before, after in pairwise(ticks)}) <= 1  # evenly
 
 
 def test_equal_figures_give_equal_bytes_and_other_figures_others(tmp_path: Path) -> None:

@@ -87,8 +87,8 @@ def test_a_document_gives_conversations(answered: Any, generate: TeacherJobConfi
 @pytest.mark.parametrize(
     ("text", "rule", "reason"),
     [
-        ("Sure! Here you are", "format", "not JSON: Expecting value at character 0"),
-        ('{"prompt": "p", "completion": "c"} Done.', "format", "not JSON alone: text follows at character 34"),
+        ("Sure! Here you are", "format", "not JSON: Expecting value at column 1"),
+        ('{"prompt": "p", "completion": "c"} Done.', "format", "not JSON: more text at column 35"),
         ('{"prompt": "p", "completion": "c"', "format", "not JSON: "),
         ('{"prompt": "p"}', "format", '{"prompt": "p"}: allowed is {"prompt": text, "completion": text} or a list'),
         ('{"prompt": "p", "completion": 3}', "format", "allowed is"),
@@ -96,7 +96,7 @@ def test_a_document_gives_conversations(answered: Any, generate: TeacherJobConfi
         ('{"prompt": "p", "prompt": "q", "completion": "c"}', "format", "key 'prompt' occurs twice"),
         ('{"prompt": "p", "completion": NaN}', "format", "NaN is not JSON"),
         ('{"prompt": "\\ud800", "completion": "c"}', "format", "lone surrogate"),
-        ("[" * 100_000, "format", "nested too deeply"),
+        ("[" * 100_000, "format", "nested deeper than 64 levels"),
         ('"text"', "format", "allowed is"),
         ("null", "format", "allowed is"),
         ("[]", "empty", "the list holds no row"),
@@ -174,3 +174,10 @@ def test_too_many_useless_answers_are_an_error_with_the_first_reason(
     with pytest.raises(DataError, match=r"1 of 1 rows rejected .* most often empty \(1\), first pool:1"):
         made.check(1.0, tmp_path / "rejected.jsonl")
     NewRows().check(0.0, tmp_path / "rejected.jsonl")
+
+
+def test_a_generated_row_has_no_data_of_the_seed_row(
+    answered: Any, generate: TeacherJobConfig, rows: list[Example]
+) -> None:
+    (new,) = answered(generate, rows[0], '{"prompt": "p", "completion": "c"}').kept
+    assert set(new.meta) == {"teacher"}

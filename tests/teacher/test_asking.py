@@ -224,3 +224,11 @@ def test_a_killed_run_loses_the_requests_under_way_and_nothing_else(
     fresh = [*command[:-2], str(tmp_path / "other"), str(tmp_path / "fresh.jsonl")]
     subprocess.run(fresh, env=environment, check=True)
     assert (tmp_path / "fresh.jsonl").read_bytes() == resumed
+
+
+def test_an_answer_that_hit_a_limit_is_asked_for_again(
+    fake: FakeEndpoint, requests: list[Request], config: EndpointConfig, cache: ReplyCache
+) -> None:
+    fake.reply = lambda body: completion("cut", reason="length") if said(body) == "number 1" else completion("fine")
+    ask(requests, config, cache)
+    assert [ask(requests, config, cache).n_sent for _ in range(2)] == [1, 1]

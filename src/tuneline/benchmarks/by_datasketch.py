@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from itertools import tee
 from pathlib import Path
 
 import orjson
@@ -18,9 +19,10 @@ def main(path: Path, ngram: int, bands: int, rows_per_band: int, min_jaccard: fl
     index = MinHashLSH(num_perm=bands * rows_per_band, params=(bands, rows_per_band))
     kept: dict[int, str] = {}
     duplicates: list[int] = []
-    batches = ([run.encode() for run in runs(text, ngram)] for text in texts(path))
+    read, hashed = tee(texts(path))  # the file is read once
+    batches = ([run.encode() for run in runs(text, ngram)] for text in hashed)
     hashes = MinHash.generator(batches, num_perm=bands * rows_per_band, hashfunc=xxhash.xxh32_intdigest)
-    for number, (text, signature) in enumerate(zip(texts(path), hashes, strict=True)):
+    for number, (text, signature) in enumerate(zip(read, hashes, strict=True)):
         candidates = index.query(signature)
         if candidates and any(jaccard(text, kept[other], ngram) >= min_jaccard for other in candidates):
             duplicates.append(number)

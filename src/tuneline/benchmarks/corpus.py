@@ -8,6 +8,7 @@ from tuneline.data.records import Example, Message, as_json, as_line, make_examp
 from tuneline.output import atomic_file
 
 SOURCE = "made_up"
+SEED = 1  # of the rows that are measured
 _NAMED = 0.15  # share of clauses about a person or place: rare words, as real text has many
 _N_CLAUSES = (
     40_000  # of each sort; few enough that rows share some wording, many enough that no two are alike by chance
@@ -107,7 +108,7 @@ def write_rows(path: Path, rows: Iterator[Example]) -> None:
 def replaced(rng: random.Random, text: str, n_words: int) -> str:
     """The text with so many words, at different places, replaced by words that stand nowhere else."""
     words = text.split(" ")
-    for place in rng.sample(range(len(words)), n_words):
+    for place in rng.sample(range(len(words)), min(n_words, len(words))):
         words[place] = f"x{rng.getrandbits(40):x}"
     return " ".join(words)
 

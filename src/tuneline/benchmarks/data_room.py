@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import orjson
 
-from tuneline.benchmarks.corpus import chat_rows, write_rows
+from tuneline.benchmarks.corpus import SEED, chat_rows, write_rows
 from tuneline.benchmarks.planted import pairs_of, planted_rows, score
 from tuneline.benchmarks.processes import Measured, run
 from tuneline.config.schema import CleanConfig, NearDuplicatesRuleConfig
@@ -22,7 +22,6 @@ Figures = dict[str, float | int]
 Timed = Callable[[], Measured]
 
 _PROGRAMS = Path(__file__).parent
-_SEED = 1  # of the made-up rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +68,15 @@ def clean_figures(rules: Rules, sizes: Sizes, folder: Path) -> Figures:
 
 
 def near_duplicate_figures(rules: Rules, sizes: Sizes, folder: Path, datatrove: Path | None) -> Figures:
-    """From rows on disk to the set of duplicates, one process each, on the same rows; ratios of the medians.
+    """From rows on disk to the set of duplicates, on the same rows; ratios of the medians.
 
-    Ours writes the rows that are left as well. `datatrove` is the interpreter of an environment with that library;
-    None: it is not measured.
+    Each runs in one process, ours with two workers as well. It also writes the rows that are left. `datatrove` is the
+    interpreter of an environment with that library; None: it is not measured. Its figure is per core: its tasks share
+    out whole files, and these rows are in one. datasketch has no processes.
     """
     near = rules.near
     with _rows_file(sizes.n_peer_rows, folder) as path, _scratch(folder) as out:
-        runs = {"tuneline": _cleaning(path, out, near, 1)}
+        runs = {"tuneline": _cleaning(path, out, near, 1), "tuneline_2_workers": _cleaning(path, out, near, 2)}
         runs["datasketch"] = _peer(sys.executable, "by_datasketch.py", path, near.near_duplicates)
         if datatrove is not None:
             runs["datatrove"] = _peer(str(datatrove), "by_datatrove.py", path, near.near_duplicates)
@@ -86,16 +86,22 @@ def near_duplicate_figures(rules: Rules, sizes: Sizes, folder: Path, datatrove: 
     for name, taken in seconds.items():
         figures[f"near_rows_per_s_{name}"] = sizes.n_peer_rows / taken
         figures[f"near_n_duplicates_{name}"] = _number(outputs[name], "n_rejected", "n_duplicates")
-        if name != "tuneline":
-            figures[f"near_speed_ratio_to_{name}"] = taken / seconds["tuneline"]
-            figures[f"near_cpu_ratio_to_{name}"] = cpu_seconds[name] / cpu_seconds["tuneline"]
+    return figures | _ratios("speed", seconds) | _ratios("cpu", cpu_seconds)
+
+
+def _ratios(what: str, seconds: Mapping[str, float]) -> Figures:
+    """How many times ours, with one worker and with two, fits into the time of each other library."""
+    others = [name for name in seconds if not name.startswith("tuneline")]
+    figures: Figures = {f"near_{what}_ratio_to_{name}": seconds[name] / seconds["tuneline"] for name in others}
+    for name in others:
+        figures[f"near_{what}_ratio_of_2_workers_to_{name}"] = seconds[name] / seconds["tuneline_2_workers"]
     return figures
 
 
 def planted_figures(rules: Rules, sizes: Sizes, folder: Path) -> Figures:
     """Recall and precision on pairs whose similarity is known."""
     settings = rules.whole.near_duplicates
-    rows = list(planted_rows(sizes.n_pairs, _SEED, settings.min_jaccard))
+    rows = list(planted_rows(sizes.n_pairs, SEED, settings.min_jaccard))
     with _scratch(folder) as out:
         path = out / "rows.jsonl"
         write_rows(path, (example for pair in rows for example in pair))
@@ -160,7 +166,7 @@ def _number(output: Mapping[str, Json], *names: str) -> int:
 def _rows_file(n_rows: int, folder: Path) -> Iterator[Path]:
     with _scratch(folder) as scratch:
         path = scratch / "rows.jsonl"
-        write_rows(path, chat_rows(n_rows, _SEED))
+        write_rows(path, chat_rows(n_rows, SEED))
         yield path
 
 

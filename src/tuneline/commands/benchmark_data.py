@@ -7,13 +7,17 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How much, with which rules, beside what."""
-    parser.add_argument("--rows", type=_count, default=100_000, help="rows to clean; 1,200,000 are 2 GB (100,000)")
-    parser.add_argument("--peer-rows", type=_count, default=20_000, help="rows deduplicated by each library (20,000)")
-    parser.add_argument("--pairs", type=_count, default=4000, help="planted pairs (4,000)")
-    parser.add_argument("--repeats", type=_count, default=3, help="runs of each kind, in turn; the median counts (3)")
+    parser.add_argument("--rows", type=_count, default=100_000, help="rows to clean; 1,200,000 are 2 GB (%(default)s)")
+    parser.add_argument(
+        "--peer-rows", type=_count, default=20_000, help="rows deduplicated by each library (%(default)s)"
+    )
+    parser.add_argument("--pairs", type=_count, default=4000, help="planted pairs (%(default)s)")
+    parser.add_argument(
+        "--repeats", type=_count, default=3, help="runs of each kind, in turn; the median counts (%(default)s)"
+    )
     parser.add_argument("--only", choices=("clean", "near", "planted"), help="one part of it (all)")
-    parser.add_argument("--clean", default="strict", metavar="NAME", help="rules: a file in conf/clean (strict)")
-    parser.add_argument("--conf", type=Path, default=Path("conf"), help="folder of the configuration (conf)")
+    parser.add_argument("--clean", default="strict", metavar="NAME", help="rules: a file in conf/clean (%(default)s)")
+    parser.add_argument("--conf", type=Path, default=Path("conf"), help="folder of the configuration (%(default)s)")
     parser.add_argument("--datatrove-python", type=Path, metavar="PATH", help=_DATATROVE)
     parser.add_argument("--scratch", type=Path, help="folder for the rows (the system's temporary folder)")
     parser.add_argument("--out", type=Path, help="also write the figures there, as JSON")
@@ -26,9 +30,9 @@ _DATATROVE = "interpreter of an environment with datatrove 0.10, xxhash 3 and sp
 def execute(arguments: argparse.Namespace) -> None:
     """Measure, print a table, write the JSON."""
     if arguments.write is not None:
-        from tuneline.benchmarks.corpus import chat_rows, write_rows
+        from tuneline.benchmarks.corpus import SEED, chat_rows, write_rows
 
-        write_rows(arguments.write, chat_rows(arguments.rows, seed=1))
+        write_rows(arguments.write, chat_rows(arguments.rows, SEED))
         return
     figures = _measured(arguments)
     _show(figures)

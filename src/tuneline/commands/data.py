@@ -54,9 +54,8 @@ _COLUMNS_HELP = "where the file's names differ: --columns prompt=question --colu
 def execute(arguments: argparse.Namespace) -> None:
     """Try the file, print what was found, end with an exit code that says whether rows were rejected."""
     rules = read_rules(arguments.conf, arguments.clean)
-    columns = dict(_column(words) for words in arguments.columns)
-    if not arguments.file.is_file():
-        raise DataError(f"{arguments.file}: no such file; give the path of one file")
+    columns = _columns(arguments.columns)
+    _check_path(arguments.file)
     found = _checked(arguments, columns, rules)
     console = Console()
     if not console.is_terminal:
@@ -152,8 +151,31 @@ def _checked(arguments: argparse.Namespace, columns: dict[str, str], rules: Clea
             lambda rows, what: watched(rows, what, None),
         )
     except DataError as error:
-        # the library's messages name the key of an experiment; here it is an option
-        raise DataError(str(error).replace("data.sources[0].", "--")) from None
+        raise DataError(_with_option(str(error))) from None
+
+
+_KEY = "data.sources[0]."
+
+
+def _with_option(message: str) -> str:
+    """The library's messages begin with the key of an experiment, here an option; later on a file's text may stand."""
+    return f"--{message.removeprefix(_KEY)}" if message.startswith(_KEY) else message
+
+
+def _check_path(path: Path) -> None:
+    if "*" in str(path) or "?" in str(path):  # to the library these stand for other files
+        raise DataError(f"{path}: a path with * or ? stands for several files; give one file, or rename it")
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give the path of one file")
+
+
+def _columns(given: list[str]) -> dict[str, str]:
+    columns: dict[str, str] = {}
+    for key, column in map(_column, given):
+        if key in columns:
+            raise DataError(f"--columns {key}={column}: {key} is {columns[key]} already; give each key once")
+        columns[key] = column
+    return columns
 
 
 def _column(words: str) -> tuple[str, str]:

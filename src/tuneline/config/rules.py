@@ -240,7 +240,7 @@ def _augment(params: Params) -> Iterator[str]:
         if job.name in names[:index]:
             yield _refused(f"augment.jobs[{index}].name", job.name, "is a name no other job has")
         yield from _teacher_job(f"augment.jobs[{index}]", job, pool)
-    if augment.jobs and "teacher" in params.data.meta_fields:
+    if "teacher" in params.data.meta_fields:
         yield "data.meta_fields: 'teacher' is where augment writes a row's origin; rename the key in your rows"
 
 

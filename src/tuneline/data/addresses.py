@@ -34,9 +34,19 @@ _FILE_ENDINGS = (
     ".ts",
     ".json",
     ".yaml",
+    *(".txt", ".sql", ".csv", ".tsv", ".html", ".xml", ".yml", ".toml", ".ini", ".cfg", ".log", ".ipynb", ".pdf"),
 )
+# Of the matrix in a @ b.shape, and the files py and md, which are also countries'. Case counts: .mt is a country's.
+_ATTRIBUTES = frozenset(
+    "shape reshape mean sum dtype values data grad size item mT mH ndim real imag conj inv diag trace norm max min std"
+    " var"
+    " any all cpu cuda numpy float double half detach clone copy view flatten ravel squeeze unsqueeze transpose permute"
+    " weight bias columns index iloc loc tolist device tensor".split()
+)
+_FILES_OF_COUNTRIES = (".py", ".md")
 
-_IPV4 = re.compile(r"(?<![\w.+-])(?<!\w/)\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)")
+_IPV4 = re.compile(r"(?<![\w.+-])\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)")
+_IN_PATH = re.compile(r"\w/\Z")
 _VERSION_BEFORE = re.compile(
     r"(?:(?:version|release|build|driver|firmware|update|section|chapter|clause|oid"
     r"|objectidentifier)\W{0,5}"
@@ -59,7 +69,7 @@ def find_emails(text: str) -> Iterator[Span]:
     for found in _EMAIL.finditer(text):
         is_remote = found["local"] == "git" and text[found.end() : found.end() + 1] in {":", "/"}
         is_login = _LOGIN_BEFORE.search(text[max(0, found.start() - _WINDOW) : found.start()])
-        if not is_remote and not is_login and not found[0].lower().endswith(_FILE_ENDINGS):
+        if not is_remote and not is_login and not _is_code(found[0]):
             yield found.span()
     if "at)" in text or "at]" in text or "AT)" in text or "AT]" in text:
         yield from (found.span() for found in _HIDDEN_EMAIL.finditer(text))
@@ -67,8 +77,10 @@ def find_emails(text: str) -> Iterator[Span]:
 
 def find_ipv4(text: str, begin: int, end: int) -> Iterator[Span]:
     """Addresses of the public internet; not the private, reserved, documentation and multicast ones."""
+    last = 0  # no address ends there
     for found in _IPV4.finditer(text, begin, end):
-        if _is_public_ipv4(found[0]) and not _is_version(text, found):
+        if _is_public_ipv4(found[0]) and not _is_version(text, found, last):
+            last = found.end()
             yield found.span()
 
 
@@ -83,6 +95,14 @@ def find_ipv6(text: str) -> Iterator[Span]:
             yield found.span()
 
 
+def _is_code(written: str) -> bool:
+    """Whether an address is a file, as icon@2x.png, or an attribute of a matrix product, as a@b.shape."""
+    domain = written.rpartition("@")[2]
+    if domain.rpartition(".")[2] in _ATTRIBUTES or written.lower().endswith(_FILE_ENDINGS):
+        return True
+    return domain.count(".") == 1 and domain.lower().endswith(_FILES_OF_COUNTRIES)
+
+
 def _is_public_ipv4(written: str) -> bool:
     try:
         address = ipaddress.IPv4Address(written)
@@ -91,10 +111,15 @@ def _is_public_ipv4(written: str) -> bool:
     return address.is_global and not address.is_multicast
 
 
-def _is_version(text: str, found: re.Match[str]) -> bool:
-    """Whether four numbers are a version or a section; those of one digit each are, unless a host is spoken of."""
+def _is_version(text: str, found: re.Match[str], last: int) -> bool:
+    """Whether four numbers are a version, a section or in a path; those of one digit each are, unless a host is named.
+
+    `last`: end of the address in front, if any; its placeholder <IP> names a host.
+    """
     before = text[max(0, found.start() - _WINDOW) : found.start()]
-    if _VERSION_BEFORE.search(before):
+    if last > 0 and found.start() - last <= _WINDOW:
+        before = "ip>" + text[last : found.start()]
+    if _VERSION_BEFORE.search(before) or _IN_PATH.search(before):
         return True
     is_short = len(found[0]) == len("1.2.3.4") and found[0] not in _RESOLVERS
     return is_short and not _HOST_BEFORE.search(before)

@@ -31,7 +31,10 @@ def is_packed(path: Path) -> bool:
 
 def open_bytes(path: Path) -> BinaryIO:
     """The file's data, unpacked while it is read. Reading raises `DataError` where packed data is broken or a bomb."""
-    file = path.open("rb")
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be opened ({error.strerror}); let this user read it") from None
     match path.suffix.lower():
         case ".gz":
             _check_magic(path, file)

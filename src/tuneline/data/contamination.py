@@ -53,7 +53,8 @@ class Evidence:
     """What training rows share with held-out ones, gathered part by part.
 
     A run of words (or a whole answer) in more than settings.max_ngram_rows training rows is their template, and gives
-    nothing away. What is held in memory is bounded by the held-out rows, however many training rows there are.
+    nothing away. What is held in memory of runs and answers is bounded by the held-out rows, however many training rows
+    there are; equal prompts and near copies take memory for each training row that has one.
     """
 
     def __init__(self, index: Index, held_out: Sequence[Example], settings: ContaminationConfig) -> None:

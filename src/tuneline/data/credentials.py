@@ -81,6 +81,7 @@ _NO_SECRET = re.compile(
 _SYMBOL = re.compile(r"[^A-Za-z0-9_.:/,-]")
 _CHANGE = re.compile(r"[A-Za-z](?=[_.-]?\d)|\d(?=[_.-]?[A-Za-z])")
 _NEXT_IN_QUERY = re.compile(r"&(?=\w+=)")
+_PROSE_BEHIND = re.compile(r"[^\S\n]+\w|[\"'`)\]]")
 _CASE_CHANGE = re.compile(r"[a-z](?=[A-Z0-9])|[A-Z](?=[a-z0-9])|\d(?=[A-Za-z])")
 _MIN_LONG_KEY_CHARS, _MIN_CASE_CHANGES = 30, 0.4  # per character: 0.66 by chance, 0.35 in aNameOfManyWords
 _MIN_KEY_CHARS, _MIN_KEY_CHANGES, _MIN_DISTINCT = 16, 3, 6
@@ -204,4 +205,7 @@ def _value_span(found: re.Match[str]) -> Span:
 def _bare(found: re.Match[str]) -> str:
     """The value without quotes, the next part of a query, and the mark of a sentence's or of bold type's end."""
     value: str = _NEXT_IN_QUERY.split(found["bare"], maxsplit=1)[0]
-    return value.rstrip(".:!?").removesuffix("**")
+    value = value.rstrip(".:")
+    # "!" and "?" are a sentence's end only where prose goes on; else they may be the password's.
+    is_in_prose = _PROSE_BEHIND.match(found.string, found.end("bare"))
+    return (value.rstrip(".:!?") if is_in_prose else value).removesuffix("**")

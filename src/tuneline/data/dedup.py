@@ -1,10 +1,11 @@
 """Copies of a row: the same content, the same words, or nearly the same runs of words.
 
 Of several copies stays the one of the earliest source, of those the longest, of those the one with the smallest id:
-which that is depends on the rows alone, not on their order.
+what is kept depends on the rows alone, not on their order. Of rows with equal content the first one stays.
 """
 
 import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,15 +17,16 @@ from numpy.typing import NDArray
 
 from tuneline.config.schema import CleanConfig, NearDuplicatesRuleConfig
 from tuneline.data.minhash import band_keys_of
-from tuneline.data.records import Example, message_texts
+from tuneline.data.records import Example, id_number
 from tuneline.data.shingles import Grams, Hashes, mixed, offsets_of, runs, sequence_keys, sums, words
 
 Indexes = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
-MAX_COMPARED = 1000  # kept rows that one row is compared with: rows of one template would take quadratic time
+MAX_COMPARED = 100  # kept rows of one band that a row is compared with: of one template, all would take quadratic time
 _ROWS_AT_ONCE = 200  # their words' hashes then stay in the processor's cache
 _SYSTEM = 1
+_CALL = 10**12
 _ROLES = {"system": _SYSTEM, "user": 2, "assistant": 3, "tool": 4}
 _KINDS = {"conversation": 1, "text": 2, "preference": 3, "labelled": 4, "prompt": 5}
 
@@ -56,7 +58,7 @@ def keys_of(examples: Sequence[Example], rules: CleanConfig) -> Keys:
 
 
 def _keys_of(examples: Sequence[Example], rules: CleanConfig) -> Keys:
-    content = np.array([int(example.id, 16) for example in examples], np.uint64)
+    content = np.array([id_number(example.id) for example in examples], np.uint64)
     if not (rules.folded_duplicates.enabled or rules.near_duplicates.enabled):
         return Keys(content, content, np.empty((len(examples), 0), np.uint64))
     parts = [list(_parts(example)) for example in examples]
@@ -64,9 +66,20 @@ def _keys_of(examples: Sequence[Example], rules: CleanConfig) -> Keys:
     numbers = np.array([number for row in parts for number, _ in row], np.uint64)
     n_parts = np.fromiter(map(len, parts), np.int64, len(parts))
     folded = sums(mixed(_folded_keys(of_parts, parts) + numbers), offsets_of(n_parts))
-    # Rows of other kinds and labels never meet: one answer marked good and marked bad is no copy.
-    kinds = np.array([_KINDS[example.kind] + 10 * bool(example.label) for example in examples], np.uint64)
-    return Keys(content, mixed(folded + kinds), _bands(of_parts, numbers, n_parts, kinds, rules.near_duplicates))
+    # Rows of other kinds, labels or tools never meet: one answer marked good and marked bad is no copy.
+    apart = np.array([_apart(example) for example in examples], np.uint64)
+    bands = _bands(of_parts, numbers, n_parts, folded, apart, rules.near_duplicates)
+    return Keys(content, mixed(folded + apart), bands)
+
+
+def _apart(example: Example) -> int:
+    """A number that rows which may be copies share."""
+    plain = _KINDS[example.kind] + 10 * bool(example.label)
+    return plain ^ _hashed(json.dumps(example.tools, sort_keys=True)) if example.tools else plain
+
+
+def _hashed(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big")
 
 
 def compared_text(example: Example) -> str:
@@ -78,12 +91,17 @@ def _folded_keys(of_parts: Grams, parts: list[list[tuple[int, str]]]) -> Hashes:
     keys = sequence_keys(of_parts)
     texts = [text for row in parts for _, text in row]
     for index in np.flatnonzero(np.diff(of_parts.offsets) == 0):  # nothing but punctuation: "?" is not "!"
-        keys[index] = int.from_bytes(hashlib.sha256(texts[index].encode("utf-8", "surrogatepass")).digest()[:8], "big")
+        keys[index] = _hashed(texts[index])
     return keys
 
 
 def _bands(
-    of_parts: Grams, numbers: Hashes, n_parts: Indexes, kinds: Hashes, settings: NearDuplicatesRuleConfig
+    of_parts: Grams,
+    numbers: Hashes,
+    n_parts: Indexes,
+    folded: Hashes,
+    apart: Hashes,
+    settings: NearDuplicatesRuleConfig,
 ) -> Hashes:
     if not settings.enabled:
         return np.empty((len(n_parts), 0), np.uint64)
@@ -91,7 +109,8 @@ def _bands(
     is_compared = np.repeat(numbers % 100 != _SYSTEM, np.diff(of_parts.offsets))
     in_parts = offsets_of(n_words)[offsets_of(n_parts)]  # where each row begins among the words that are left
     of_rows = Grams(of_parts.hashes[is_compared], in_parts)
-    return mixed(band_keys_of(runs(of_rows, settings.ngram), settings) + kinds[:, None])
+    without_words = np.where(np.diff(in_parts) == 0, folded, np.uint64(0))  # "?" and "!" share the run of no word
+    return mixed(band_keys_of(runs(of_rows, settings.ngram), settings) + (apart + without_words)[:, None])
 
 
 def _parts(example: Example) -> Iterator[tuple[int, str]]:
@@ -101,8 +120,10 @@ def _parts(example: Example) -> Iterator[tuple[int, str]]:
     turns = ((100, example.messages), (100_000, example.chosen), (100_000_000, example.rejected))
     for unit, messages in turns:
         for place, message in enumerate(messages, 1):
-            for text in message_texts(message):
-                yield place * unit + _ROLES[message.role], text
+            yield place * unit + _ROLES[message.role], message.content
+            for number, call in enumerate(message.tool_calls, 1):
+                written = json.dumps([call.name, dict(call.arguments)], sort_keys=True, ensure_ascii=False)
+                yield place * unit + number * _CALL + _ROLES[message.role], written
 
 
 def ranks(source: NDArray[np.int64], n_chars: NDArray[np.int64], content: Hashes) -> Indexes:
@@ -157,19 +178,21 @@ def near_copies(group: Sequence[Candidate], settings: NearDuplicatesRuleConfig) 
     """(row, kept row, Jaccard similarity) for each row that an earlier-ranking kept one nearly equals.
 
     Rows come in order of rank and are compared with the kept ones that share a band: each row that goes has a kept
-    row of at least `min_jaccard` to show for it, and no two kept candidates are so similar.
+    row of at least `min_jaccard` to show for it. No two kept rows that share a band are so similar, unless more than
+    MAX_COMPARED rows share it: those behind that many are compared with the first ones only.
     """
     ordered = sorted(group, key=lambda candidate: candidate.rank)
     kept_in: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
     for place, candidate in enumerate(ordered):
         buckets = [kept_in[band, int(key)] for band, key in enumerate(candidate.bands)]
-        rivals = sorted({rival for bucket in buckets for rival in bucket})[:MAX_COMPARED]
+        rivals = sorted({rival for bucket in buckets for rival in bucket})
         found = _most_similar(candidate, [(rival, ordered[rival]) for rival in rivals])
         if found is not None and found[1] >= settings.min_jaccard:
             yield candidate.row, ordered[found[0]].row, found[1]
         else:
             for bucket in buckets:
-                bucket.append(place)
+                if len(bucket) < MAX_COMPARED:
+                    bucket.append(place)
 
 
 def run_sets(texts: Sequence[str], n: int) -> list[Hashes]:

@@ -7,15 +7,16 @@ from tuneline.config.schema import EncodingRuleConfig
 from tuneline.data.finding import Changed, Finding, Rule, each
 from tuneline.data.records import Example, contents, with_contents
 
-# Tab, line feed and carriage return are text; every other C0 and C1 control character is debris.
-_BROKEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffd]")
+# Tab, line feed, form feed (page breaks, also in source code) and carriage return are text; every other C0 and C1
+# control character is debris.
+_BROKEN = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffd]")
 # UTF-8 read as Windows-1252. "Ã" before a letter, quote or space is Portuguese: only signs count after it.
 _MOJIBAKE = re.compile(
     r"[\u00c2\u00c3][\u00a1-\u00aa\u00ac-\u00ba\u00bc-\u00bf]"  # Ã© Â£
     r"|\u00e2\u20ac[\u0153\u017e\u2122\u02dc\u201c\u201d\u00a6\u00a2]"  # â€™ â€œ â€“
     r"|\u00f0\u0178|\u00ef\u00bb\u00bf"  # ðŸ ï»¿
 )
-_CONTROLS = bytes(byte for byte in range(0x20) if byte not in b"\t\n\r") + b"\x7f"
+_CONTROLS = bytes(byte for byte in range(0x20) if byte not in b"\t\n\f\r") + b"\x7f"
 # Every sign of mojibake begins with one of these, which good text rarely holds.
 _MOJIBAKE_LEADS = ("\u00c2", "\u00c3", "\u00e2\u20ac", "\u00f0\u0178", "\u00ef\u00bb\u00bf")
 _LEAD_OF_C1 = b"\xc2"  # U+0080 to U+00BF in UTF-8 begin with this byte

@@ -23,12 +23,15 @@ Format = Literal[
 USED_KEYS: dict[Format, frozenset[str]] = {
     "alpaca": frozenset({"instruction", "input", "output", "system", "history"}),
     "sharegpt": frozenset({"conversations", "system", "tools"}),
-    "openai": frozenset({"messages", "tools"}),
-    "prompt_completion": frozenset({"prompt", "completion"}),
+    "openai": frozenset({"messages", "system", "tools"}),
+    "prompt_completion": frozenset({"prompt", "completion", "system", "tools"}),
     "text": frozenset({"text"}),
     "html": frozenset({"html"}),
     "preference": frozenset(
-        {"prompt", "messages", "conversations", "instruction", "input", "system", "tools", "chosen", "rejected"}
+        {
+            *("prompt", "messages", "conversations", "instruction", "input", "history", "system", "tools"),
+            *("chosen", "rejected"),
+        }
     ),
     "kto": frozenset(
         {
@@ -36,7 +39,7 @@ USED_KEYS: dict[Format, frozenset[str]] = {
             *("history", "system", "tools", "label", "kto_tag"),
         }
     ),
-    "prompt": frozenset({"prompt", "messages", "conversations", "instruction", "input", "system", "tools"}),
+    "prompt": frozenset({"prompt", "messages", "conversations", "instruction", "input", "history", "system", "tools"}),
 }
 
 
@@ -60,9 +63,9 @@ def adapt(row: Fields, chosen: Format) -> Content:
         case "sharegpt":
             return Content((*_system(row), *_list_of_messages(row, "conversations")), tools=tools(row))
         case "openai":
-            return Content(_list_of_messages(row, "messages"), tools=tools(row))
+            return Content(_behind_system(row, _list_of_messages(row, "messages")), tools=tools(row))
         case "prompt_completion":
-            return Content(prompt_completion(row))
+            return Content(_behind_system(row, prompt_completion(row)), tools=tools(row))
         case "text":
             return Content(text=text(row, "text"))
         case "html":
@@ -104,13 +107,13 @@ def html(row: Fields) -> str:
 
 
 def asked(row: Fields) -> tuple[Message, ...] | None:
-    """What an answer is wanted for: prompt, conversations, messages, or instruction and input; None without any."""
+    """What an answer is wanted for: prompt, conversations, messages, or history, instruction, input; None for none."""
     if "prompt" in row:
         return turns(row["prompt"], "prompt", "user")
     for key in ("conversations", "messages"):
         if key in row:
             return _list_of_messages(row, key)
-    return (_instruction(row),) if "instruction" in row else None
+    return (*_history(row), _instruction(row)) if "instruction" in row else None
 
 
 def answered(row: Fields) -> tuple[Message, ...]:
@@ -147,6 +150,12 @@ def _instruction(row: Fields) -> Message:
 def _system(row: Fields) -> tuple[Message, ...]:
     system = optional_text(row, "system")
     return (Message("system", system),) if system else ()
+
+
+def _behind_system(row: Fields, found: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The messages behind the row's system text, which some data sets repeat as the first of them."""
+    system = _system(row)
+    return found if not system or found[:1] == system else (*system, *found)
 
 
 def _history(row: Fields) -> tuple[Message, ...]:

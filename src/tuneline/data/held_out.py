@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneline.config.schema import ContaminationConfig
-from tuneline.data.prompts import group_key, key_hash
+from tuneline.data.prompts import prompt_keys
 from tuneline.data.records import Example, message_texts
 from tuneline.data.shingles import Grams, Hashes, offsets_of, runs, sequence_keys, words
 
@@ -130,7 +130,7 @@ class Overlap(NamedTuple):
 class Index:
     """What held-out rows are recognised by."""
 
-    prompts: Table  # by key_hash of their group_key
+    prompts: Table  # by the last of their prompt_keys
     answers: Table  # by the words of an answer, without signs
     runs: Table  # by runs of settings.ngram words, without signs
     shingles: Table  # by runs of _NEAR_NGRAM words and signs
@@ -160,7 +160,7 @@ def load_index(path: Path) -> Index:
 
 def index_of(held_out: Sequence[Example], settings: ContaminationConfig) -> Index:
     """The index of all held-out rows."""
-    prompts = np.array([key_hash(group_key(example)) for example in held_out], np.uint64)
+    prompts = np.array([prompt_keys(example)[-1] for example in held_out], np.uint64)
     read = _read([texts_of(example) for example in held_out])
     near = table_of(_of_rows(read, _NEAR_NGRAM if settings.min_jaccard is not None else None))
     return Index(

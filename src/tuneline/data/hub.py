@@ -5,7 +5,7 @@ from typing import cast
 
 from tuneline.config.schema import HubDatasetConfig
 from tuneline.data.rows import BadRow, Row
-from tuneline.data.tables import plain_row
+from tuneline.data.tables import bounded_row
 from tuneline.errors import DataError
 
 
@@ -17,7 +17,7 @@ def read_hub(hub: HubDatasetConfig) -> Iterator[Row | BadRow]:
     place = f"{hub.repo}@{hub.revision[:12]}"
     number = 0
     for number, value in enumerate(_load(hub, place), 1):
-        yield plain_row(number, f"{place}:{number}", value)
+        yield bounded_row(number, f"{place}:{number}", value)
     if number == 0:
         raise DataError(f"{place}: split {hub.split!r} holds no rows")
 

@@ -4,7 +4,7 @@ A number whose form is nothing but digits counts only behind its label, unless i
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from functools import cache
 
 from tuneline.data.addresses import Span
@@ -12,13 +12,17 @@ from tuneline.data.addresses import Span
 Validator = Callable[[str], bool]
 
 _NO_DIGIT = re.compile(r"\D")
+_DIGIT = re.compile(r"\d")
 
 # 16 digits in a row, or any number of them in the groups that are printed on a card.
-_CARD = re.compile(
-    r"(?<![\w./+$€£-])(?<!\d[ ,])(?:\d{15,16}|\d{4}(?P<four>[ -])\d{4}(?P=four)\d{4}(?P=four)\d{1,4}(?:(?P=four)\d{3})?"
-    r"|\d{4}(?P<six>[ -])\d{6}(?P=six)\d{4,5})(?![\w/]|[.,:-]\d| \d)",
-    re.ASCII,
+_CARD_FORM = (
+    r"(?P<number>\d{15,16}|\d{4}(?P<four>[ -])\d{4}(?P=four)\d{4}(?P=four)\d{1,4}(?:(?P=four)\d{3})?"
+    r"|\d{4}(?P<six>[ -])\d{6}(?P=six)\d{4,5})(?![\w/]|[.:-]\d)"
 )
+_CARD = re.compile(r"(?<![\w./+$€£-])(?<!\d[ ,])" + _CARD_FORM, re.ASCII)
+# Digits right behind a card mean that this is a list of numbers, unless they are the next card.
+_NEXT_CARD = re.compile(r"[ ,]" + _CARD_FORM, re.ASCII)
+_MORE_DIGITS = re.compile(r"[ ,]\d", re.ASCII)
 _LABELLED_CARD = re.compile(r"(?<![\w./+$-])(?<!\d,)\d{13,19}(?![\w/]|[.,:-]\d)", re.ASCII)
 _CARD_LABEL = re.compile(
     r"(?:\bcard|credit|debit|\bcc\b|visa|master ?card|amex|american express|diners|unionpay|\bpan\b|卡)[^\d\n]{0,20}\Z",
@@ -46,11 +50,12 @@ _WINDOW = 40  # characters in front of a number in which its label is looked for
 
 def find_cards(text: str, begin: int, end: int) -> Iterator[Span]:
     """Numbers with an issuer's prefix, its length and a Luhn digit (ISO/IEC 7812)."""
-    for found in _CARD.finditer(text, begin, end):
-        if _is_card(found[0]):
-            yield found.span()
+    written = list(_written_as_cards(text, begin, end))
+    yield from written
+    ends = {end for _, end in written}
     for found in _LABELLED_CARD.finditer(text, begin, end):
-        if _CARD_LABEL.search(_in_front(text, found.start())) and _is_card(found[0]):
+        if _has_card_label(text, found.start(), ends) and _is_card(found[0]):
+            ends.add(found.end())
             yield found.span()
 
 
@@ -74,6 +79,30 @@ def find_national_ids(text: str, begin: int, end: int) -> Iterator[Span]:
         written = found[0].replace(" ", "")
         if any(label.search(before) and is_valid(written) for label, is_valid in _labelled()):
             yield found.span()
+
+
+def _written_as_cards(text: str, begin: int, end: int) -> Iterator[Span]:
+    """Rows of cards, in which all numbers are cards. One pass, so the time is linear."""
+    found = _CARD.search(text, begin, end)
+    while found:
+        row, last = [], found.end()
+        following: re.Match[str] | None = found
+        while following and _is_card(following["number"]):
+            row.append(following.span("number"))
+            last = following.end()
+            following = _NEXT_CARD.match(text, last, end)
+        if not _MORE_DIGITS.match(text, last):
+            yield from row
+        found = _CARD.search(text, last, end)
+
+
+def _has_card_label(text: str, start: int, ends: Set[int]) -> bool:
+    """Whether a label is in front, or one of the cards that end at `ends`: its placeholder would be a label as well."""
+    before = _in_front(text, start)
+    if _CARD_LABEL.search(before):
+        return True
+    gap = _DIGIT.split(before)[-1]
+    return start - len(gap) in ends and _CARD_LABEL.search("card>" + gap) is not None
 
 
 def _in_front(text: str, start: int) -> str:

@@ -60,7 +60,7 @@ def checked(value: Json, problems: list[str], line: int, place: str, raw: str) -
 def _rows(path: Path, lines: Iterator[Line]) -> Iterator[Row | BadRow]:
     decoder = StrictDecoder()
     for line in lines:
-        if line.data.strip():
+        if line.data.strip() or line.problem:
             yield _row(line, f"{path}:{line.number}", decoder)
 
 

@@ -20,6 +20,14 @@ def located(path: str, key: str, folder: Path) -> list[Located]:
     `key` is where the path stands in the configuration. Raises `DataError` for a file that does not exist, for a glob
     without any, and for one that lies outside `folder`, by itself or through a symbolic link: DVC would not version it.
     """
+    try:
+        return _found(path, key, folder)
+    except (OSError, RuntimeError, ValueError) as error:  # a link to itself is a RuntimeError, a wrong ** a ValueError
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path:.200}: cannot be looked up ({reason!s:.200}); change {key}") from None
+
+
+def _found(path: str, key: str, folder: Path) -> list[Located]:
     fixed, pattern = _divided(Path(path))
     if not pattern:
         return [_checked(Located(fixed, ""), key, folder)]

@@ -59,6 +59,8 @@ def _plain(turn: Fields) -> Message | None:
 
 
 def _message(turn: Fields, place: str) -> Message:
+    if turn.get("weight") == 0:
+        raise RowProblem("format", f"{place}: weight 0 is not supported; every answer is learned")
     if turn.keys().isdisjoint({"from", "value"}):
         return _openai_message(turn, place)
     name = text(turn, "from", f"{place}: ")
@@ -72,14 +74,25 @@ def _message(turn: Fields, place: str) -> Message:
 def _openai_message(turn: Fields, place: str) -> Message:
     name = text(turn, "role", f"{place}: ")
     role = known_role(name, _OPENAI_ROLES, place)
-    if turn.get("weight") == 0:
-        raise RowProblem("format", f"{place}: weight 0 is not supported; every answer is learned")
     called = turn.get("tool_calls") or turn.get("function_call")
     calls = _calls(called, place) if called else ()
     if calls and role != "assistant":
         raise RowProblem("format", f"{place}: {role} calls a tool; only the assistant may")
-    content = "" if calls and turn.get("content") is None else text(turn, "content", f"{place}: ")
+    content = "" if calls and turn.get("content") is None else _content(turn, place)
     return Message(role, content, calls)
+
+
+def _content(turn: Fields, place: str) -> str:
+    """The text, also one in parts: a list of {"type": "text", "text": ...}, joined as they are."""
+    if not isinstance(turn.get("content"), list):
+        return text(turn, "content", f"{place}: ")
+    parts = objects(turn["content"], f"{place}: content", "part")
+    for number, part in enumerate(parts, 1):
+        if part.get("type") != "text":
+            raise RowProblem(
+                "format", f"{place}: part {number} has type {part.get('type')!r:.80}; only text is learned"
+            )
+    return "".join(text(part, "text", f"{place}: ") for part in parts)
 
 
 def _calls(value: Json, place: str) -> tuple[ToolCall, ...]:
@@ -89,5 +102,6 @@ def _calls(value: Json, place: str) -> tuple[ToolCall, ...]:
 
 def _call(call: Fields, place: str) -> ToolCall:
     called = an_object(present(call, "function"), f"{place}: function") if "function" in call else call
-    arguments = opened(present(called, "arguments", f"{place}: "), f"{place}: arguments")
+    given = present(called, "arguments", f"{place}: ")
+    arguments = {} if given == "" else opened(given, f"{place}: arguments")
     return ToolCall(text(called, "name", f"{place}: "), an_object(arguments, f"{place}: arguments"))

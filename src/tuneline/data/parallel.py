@@ -3,6 +3,7 @@
 import multiprocessing
 import multiprocessing.context
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -34,7 +35,7 @@ class LineRange:
 
 def n_cores() -> int:
     """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 class Ordered(Protocol):
@@ -90,7 +91,7 @@ def _in_pool(
             under_way.extend(pool.submit(work, part) for part in islice(waiting, 1))
     except BrokenProcessPool:
         raise EnvironmentProblem(
-            "a worker process died, most often for want of memory; set clean.workers lower, or free memory"
+            "a worker process died, most often for want of memory; free some, or (in clean) set clean.workers lower"
         ) from None
 
 

@@ -96,7 +96,7 @@ def examples_at(stem: Path, where: Sequence[tuple[int, int]]) -> Iterator[Exampl
 def clean_part(work: Work, numbered: tuple[int, LineRange]) -> Part:
     """Apply the row rules to the part and make the keys by which its rows are compared with all others."""
     number, part = numbered
-    rows = Rows(_lines(part), str(part.path))
+    rows = Rows(_lines(part), f"{part.path}, behind byte {part.begin}")
     rows.apply(work.rules, work.held_out)
     stem = work.folder / f"{number:08}"
     lines = [rows.line(place) for place in rows.kept]

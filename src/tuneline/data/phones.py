@@ -6,7 +6,7 @@ left alone: damaged data is worse than a number too many.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from functools import cache
 from types import ModuleType
 
@@ -59,11 +59,15 @@ _FILL = r"[\s\"'`*:=.#(>\]\[_：-]"
 _LABEL = re.compile(
     r"(?:(?:phone|telefoon|telefono?|téléphone|teléfono|mobile|mobil|móvil|cellular|celular|whats ?app|hotline|landline"
     r"|portable|handy|rufnummer|msisdn|电话|手机|联系方式|電話|携帯"
-    r"|(?<![a-z])(?:tel|tlf|cell|fax|call|called|calling|dial|ring|text|contact|reach|sms|mob))号?码?"
+    r"|(?<![a-z])(?:(?P<verb>called|calling|call|ring|text|contact|reach)|tel|tlf|cell|fax|dial|sms|mob))号?码?"
     rf"{_FILL}{{0,4}}(?:(?:number|nummer|numero|número|no|nr|num|is|was|at|me|us|him|her|them|on|or|mobile|home|work"
     rf"|office|my|the|为|是){_FILL}{{1,4}}){{0,3}})\Z",
     re.IGNORECASE,
 )
+_OBJECT = re.compile(r"\b(?:number|me|us|him|her|them|mobile|home|work|office)\b", re.IGNORECASE)
+# What counts right behind a verb: "text 12345 67890" is no telephone number.
+_CLEAR_FORM = re.compile(r"\(?0|1?[ .-]?\(?[2-9]\d\d\)?[ .-]?[2-9]\d\d[ .-]?\d{4}\Z|1[3-9]\d{9}\Z", re.ASCII)
+_YEARS = re.compile(r"(?:(?:19|20)\d\d(?:\D+|\Z)){2,}", re.ASCII)
 _WINDOW = 48  # characters in front of a number in which its label is looked for
 # Whose numbers are recognised behind a label without a country code.
 _REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "PL", "IN", "CN", "JP", "BR", "AU", "MX", "RU", "KR", "TR", "ZA")
@@ -71,10 +75,23 @@ _REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "PL", "IN", "CN", "JP", "B
 
 def find_phones(text: str, begin: int, end: int) -> Iterator[Span]:
     """Telephone numbers between the offsets, in no order; a labelled one may be found twice."""
-    yield from _written_as_phones(text, begin, end)
+    written = list(_written_as_phones(text, begin, end))
+    yield from written
+    ends = {last for _, last in written}
     for found in _ANY_WRITING.finditer(text, begin, end):
-        if _LABEL.search(text[max(0, found.start() - _WINDOW) : found.start()]) and _is_valid_anywhere(found[0]):
+        if _is_labelled(text, found, ends) and _is_valid_anywhere(found[0]):
+            ends.add(found.end())
             yield found.span()
+
+
+def _is_labelled(text: str, found: re.Match[str], ends: Set[int]) -> bool:
+    """Whether a label is in front, or a number that ends at one of `ends`: its placeholder would be a label as well."""
+    before = text[max(0, found.start() - _WINDOW) : found.start()]
+    gap = _DIGITS.split(before)[-1]
+    label = _LABEL.search("phone>" + gap if found.start() - len(gap) in ends else before)
+    if not label or _YEARS.fullmatch(found[0]):
+        return False
+    return not label["verb"] or _OBJECT.search(label[0]) is not None or _CLEAR_FORM.match(found[0]) is not None
 
 
 def _written_as_phones(text: str, begin: int, end: int) -> Iterator[Span]:

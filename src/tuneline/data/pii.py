@@ -44,7 +44,7 @@ def find(text: str, kinds: Sequence[Kind] = KINDS) -> list[Found]:
 
 def mask(text: str) -> str:
     """The text with a placeholder for everything of any kind."""
-    return _redacted(text, find(text))
+    return _settled(text, KINDS, Counter())
 
 
 def placeholder(kind: Kind) -> str:
@@ -67,20 +67,22 @@ def _finding(example: Example, kinds: Sequence[Kind], dropped: frozenset[Kind]) 
     texts = contents(example)
     if signs("\n".join(texts)) == NO_SIGN:  # once per row: most rows end here
         return None
-    found = [find(text, kinds) for text in texts]
-    counts: Counter[str] = Counter(kind for items in found for kind, _, _ in items)
+    counts: Counter[str] = Counter()
+    changed = with_contents(example, [_settled(text, kinds, counts) for text in texts])
     if reasons := [f"{counts[kind]} {kind}" for kind in KINDS if kind in dropped and counts[kind]]:
         return "holds " + ", ".join(reasons)
-    if not counts:
-        return None
-    redacted = [_redacted(text, items) for text, items in zip(texts, found, strict=True)]
-    changed = with_contents(example, redacted)
-    match _finding(changed, kinds, dropped):  # a placeholder may lay bare what stood beside the value
-        case Changed(again, more):
-            return Changed(again, counts + Counter(more))
-        case str(reason):
-            return reason
-    return Changed(changed, counts)
+    return Changed(changed, counts) if counts else None
+
+
+def _settled(text: str, kinds: Sequence[Kind], counts: Counter[str]) -> str:
+    """The text with placeholders, until nothing more is found: one may lay bare what stood beside the value.
+
+    Adds what was found to `counts`. No placeholder is found itself, so every round leaves less of the text.
+    """
+    while found := find(text, kinds):
+        counts.update(kind for kind, _, _ in found)
+        text = _redacted(text, found)
+    return text
 
 
 def _found(text: str, shown: Signs, kinds: Sequence[Kind]) -> list[Found]:

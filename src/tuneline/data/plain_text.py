@@ -14,7 +14,7 @@ def read_text(path: Path) -> Iterator[Row | BadRow]:
     """
     with open_text(path) as file:
         for line in read_lines(file):
-            if line.data.strip():
+            if line.data.strip() or line.problem:
                 yield _row("text", line.number, f"{path}:{line.number}", line.data, line.problem)
 
 
@@ -22,7 +22,7 @@ def read_page(path: Path) -> Iterator[Row | BadRow]:
     """One row {"html": page}. The page must be UTF-8, whatever its own header says."""
     with open_text(path) as file:
         data = file.read(MAX_ROW_BYTES + 1)
-    if not data.strip():
+    if len(data) <= MAX_ROW_BYTES and not data.strip():
         return
     too_long = f"a page of more than {MAX_ROW_BYTES} bytes" if len(data) > MAX_ROW_BYTES else None
     yield _row("html", 1, f"{path}:1", data[:SHOWN_CHARS] if too_long else data, too_long)

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneline.data.parallel import Ordered, Part, Result
-from tuneline.errors import EnvironmentProblem
+from tuneline.errors import EnvironmentProblem, TunelineError
 
 
 @contextmanager
 def ray_processes(n_workers: int | None) -> Iterator[Ordered]:
     """The cluster named by RAY_ADDRESS, or one of this machine's with `n_workers` CPUs that ends with the block.
 
-    Raises `EnvironmentProblem` when Ray is not installed.
+    RAY_ADDRESS is Ray's own convention, and the only environment variable that is read here.
+    Raises `EnvironmentProblem` when Ray is not installed, or no cluster answers there.
     """
     try:
         import ray  # type: ignore[import-not-found, unused-ignore]  # an optional extra
@@ -28,13 +29,19 @@ def ray_processes(n_workers: int | None) -> Iterator[Ordered]:
             "clean.engine: ray is not installed; pip install 'tuneline[ray]', or choose local"
         ) from None
     cluster = os.environ.get("RAY_ADDRESS")
-    ray.init(
-        address=cluster,
-        num_cpus=None if cluster else n_workers,
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
+    try:
+        ray.init(
+            address=cluster,
+            num_cpus=None if cluster else n_workers,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    except ConnectionError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise EnvironmentProblem(
+            f"RAY_ADDRESS: no Ray cluster at {cluster} ({reason}); correct it, or unset it to use this machine"
+        ) from None
     ray.data.DataContext.get_current().enable_progress_bars = False  # ours counts rows, not blocks
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
@@ -50,7 +57,10 @@ def _in_cluster(work: Callable[[Part], Result], parts: Iterable[Part]) -> Iterat
     if not rows:
         return
     done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_Numbered(work))
-    yield from _by_number((row["number"], row["result"].value) for row in done.iter_rows())
+    for result in _by_number((row["number"], row["result"].value) for row in done.iter_rows()):
+        if isinstance(result, TunelineError):
+            raise result
+        yield result
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +77,11 @@ class _Numbered:
         self._work = work
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"number": row["number"], "result": _AsItIs(self._work(row["part"].value))}
+        try:
+            result = self._work(row["part"].value)
+        except TunelineError as error:  # as a value: Ray would wrap it and lose its kind
+            result = error
+        return {"number": row["number"], "result": _AsItIs(result)}
 
 
 def _by_number(results: Iterable[tuple[int, Result]]) -> Iterator[Result]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -135,6 +136,13 @@ def with_contents(example: Example, texts: list[str]) -> Example:
     if next(rest, None) is not None:
         raise ValueError("more texts than the example has")
     return with_id(replace(example, messages=parts[0], chosen=parts[1], rejected=parts[2]))
+
+
+def id_number(id_: str) -> int:
+    """The id as a number of 64 bits. Raises `DataError` for one that no stage wrote."""
+    if re.fullmatch(r"[0-9a-f]{16}", id_) is None:
+        raise DataError(f"id {id_!r} is not 16 hex digits; run the stage that writes the row again")
+    return int(id_, 16)
 
 
 def as_json(example: Example) -> dict[str, Json]:

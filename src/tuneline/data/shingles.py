@@ -102,6 +102,8 @@ def _pieces(texts: list[bytes]) -> list[list[bytes]]:
 def _words(texts: list[bytes]) -> Grams:
     data = np.frombuffer(b"\n".join(texts) + b"\n", np.uint8)
     kind = np.take(_KIND, data)
+    bangs = np.flatnonzero(data == ord("!"))
+    kind[bangs[data[bangs + 1] == ord("=")]] = _ALONE  # != is not =
     standing_alone = _mark_wide(data, kind)
     inside, alone = kind == _IN_WORD, kind == _ALONE
     begins, ends = alone.copy(), alone

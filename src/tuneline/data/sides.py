@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 
 from tuneline.config.schema import SourceConfig, SplitConfig
 from tuneline.data.parallel import LineRange
-from tuneline.data.prompts import key_hash, prompt_keys
-from tuneline.data.records import TEACHER_KEY, Example, example_from, parse_object
+from tuneline.data.prompts import group_key, prompt_keys
+from tuneline.data.records import TEACHER_KEY, Example, example_from, id_number, parse_object
 from tuneline.data.shingles import Hashes
 from tuneline.errors import DataError
 
 Indexes = NDArray[np.int64]
-Side = Literal["train", "val", "test", "benchmark"]
+Side = Literal["train", "val", "test", "benchmark", "none"]
 
-SIDES: tuple[Side, ...] = ("train", "val", "test", "benchmark")
+SIDES: tuple[Side, ...] = ("train", "val", "test", "benchmark", "none")
 _BLOCK_BYTES = 2**20
-_DTYPES = (np.int64, np.int64, np.uint64, np.int64, np.int64, np.uint64)  # of the fields of Rows
+_DTYPES = (np.int64, np.int64, np.uint64, np.uint64, np.int64, np.int64, np.uint64)  # of the fields of Rows
 
 
 class Rows(NamedTuple):
@@ -30,12 +30,13 @@ class Rows(NamedTuple):
     source: Indexes  # [n_rows] index of its source
     side: Indexes  # [n_rows] index into SIDES
     id: Hashes  # [n_rows] the id as a number
+    seed: Hashes  # [n_rows] id of the row that a teacher made it from; 0 for rows that no teacher wrote
     offset: Indexes  # [n_rows] where its line begins in its file
     n_prompts: Indexes  # [n_rows]
-    prompts: Hashes  # [sum of n_prompts] key_hash of prompt_keys; a row's last one is its group's
+    prompts: Hashes  # [sum of n_prompts] prompt_keys; the last one of a row is its own
 
     def groups(self) -> Hashes:
-        """[n_rows] Rows with one prompt have one number."""
+        """[n_rows] Rows with one prompt have one number; they are on one side."""
         return self.prompts[np.cumsum(self.n_prompts) - 1]
 
     def is_learned(self) -> NDArray[np.bool_]:
@@ -74,11 +75,11 @@ def scan(sources: Sequence[SourceConfig], settings: SplitConfig, part: LineRange
         if example.source not in numbers:
             raise DataError(f"{part.path}: source {example.source!r} is not in data.sources; run ingest again")
         number, keys = numbers[example.source], prompt_keys(example)
-        side = _side(sources[number], example, keys[-1], settings)
-        values = (number, SIDES.index(side), int(example.id, 16), offset, len(keys))
+        side = _side(sources[number], example, settings)
+        values = (number, SIDES.index(side), id_number(example.id), _seed(example), offset, len(keys))
         for column, value in zip(columns, values, strict=False):
             column.append(value)
-        columns[-1].extend(map(key_hash, keys))
+        columns[-1].extend(keys)
         if side in ("test", "benchmark"):
             held_out.append(example)
     return Scanned(_as_rows(columns), held_out)
@@ -132,24 +133,31 @@ def place_on_unit_line(salt: str, key: str) -> float:
 
 def is_trained_on(example: Example, settings: SplitConfig) -> bool:
     """Whether a row of the pool will be drawn for training."""
-    return _drawn(example, prompt_keys(example)[-1], settings) == "train"
+    return _drawn(example, settings) == "train"
 
 
-def _side(source: SourceConfig, example: Example, group: str, settings: SplitConfig) -> Side:
-    if TEACHER_KEY in example.meta:
-        return "train"  # made from a training row; measured are rows that people wrote
+def _side(source: SourceConfig, example: Example, settings: SplitConfig) -> Side:
     match source.role:
+        case "test" | "benchmark" as held_out:
+            return held_out
         case "replay":
             return "train"
-        case "pool":
-            return _drawn(example, group, settings)
-        case held_out:
-            return held_out
+    drawn = _drawn(example, settings)
+    if TEACHER_KEY in example.meta and drawn != "train":
+        return "none"  # what is measured are rows that people wrote
+    return drawn
 
 
-def _drawn(example: Example, group: str, settings: SplitConfig) -> Side:
+def _seed(example: Example) -> int:
+    match example.meta.get(TEACHER_KEY):
+        case {"seed_row": str(row)}:
+            return id_number(row)
+    return 0
+
+
+def _drawn(example: Example, settings: SplitConfig) -> Side:
     """Test from the bottom of the unit line, validation from its top, so that neither moves the other's bound."""
-    place = place_on_unit_line(settings.salt, group)
+    place = place_on_unit_line(settings.salt, group_key(example))
     # raw text has no answer to score: it is learned from or validated on
     if place < settings.test_fraction and example.text is None:
         return "test"

@@ -2,10 +2,11 @@
 
 import json
 import re
+from collections.abc import Iterator
 
 from tuneline.config.schema import SpecialTokensRuleConfig
 from tuneline.data.finding import Finding, Rule, each
-from tuneline.data.records import Example, Message, message_texts
+from tuneline.data.records import Example, Json, Message, message_texts
 from tuneline.data.turns import place, turns
 
 
@@ -39,7 +40,18 @@ def _spelled(example: Example, tokens: re.Pattern[str], firsts: list[str]) -> Fi
 def _written(message: Message) -> str:
     if not message.tool_calls:
         return message.content
-    return "\n".join([*message_texts(message), *(call.name for call in message.tool_calls)])
+    calls = message.tool_calls
+    names = [name for call in calls for name in (call.name, *_keys(dict(call.arguments)))]
+    return "\n".join([*message_texts(message), *names])
+
+
+def _keys(value: Json) -> Iterator[str]:
+    """All keys inside a JSON value: a template writes them out like the texts."""
+    if isinstance(value, dict):
+        yield from value
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in items:
+        yield from _keys(item)
 
 
 def _find(text: str, tokens: re.Pattern[str], firsts: list[str]) -> str | None:

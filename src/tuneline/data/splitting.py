@@ -24,6 +24,7 @@ from tuneline.data.sides import SIDES, Rows, Scanned, Side, all_rows, examples_a
 from tuneline.errors import DataError
 from tuneline.output import atomic_file
 
+_HANDED_ON = "a teacher made it from a row of which is true:"
 _PART_BYTES = 2**21  # small enough that the last parts end together
 
 Watched = Callable[[Iterable[int], str], Iterable[int]]
@@ -138,7 +139,19 @@ def _find_pairs(
         pass
     of_prompt = np.repeat(np.arange(len(rows.side)), rows.n_prompts)
     is_learned = rows.is_learned()[of_prompt]
-    return evidence.pairs(index.prompts.find(one_each(rows.prompts[is_learned], of_prompt[is_learned])))
+    pairs = evidence.pairs(index.prompts.find(one_each(rows.prompts[is_learned], of_prompt[is_learned])))
+    return dict(sorted({**pairs, **_handed_on(rows, pairs)}.items()))
+
+
+def _handed_on(rows: Rows, pairs: Mapping[int, list[Pair]]) -> dict[int, list[Pair]]:
+    """Rows that a teacher made from a row that gives a held-out one away: other words, the same secret."""
+    by_id = {int(rows.id[row]): found for row, found in pairs.items()}
+    handed_on: dict[int, list[Pair]] = {}
+    for row in np.flatnonzero(rows.seed).tolist():
+        if row not in pairs and int(rows.seed[row]) in by_id:
+            found = by_id[int(rows.seed[row])]
+            handed_on[row] = [replace(pair, row=row, link=f"{_HANDED_ON} {pair.link}") for pair in found]
+    return handed_on
 
 
 def _compare(settings: ContaminationConfig, index: Path, part: _Learned) -> Overlap:
@@ -156,9 +169,10 @@ def _gather(results: Iterable[tuple[_Learned, Overlap]], evidence: Evidence) -> 
 def refuse_contamination(divided: Divided, settings: ContaminationConfig, pairs_file: Path) -> None:
     """With action fail: raises `DataError` naming the first contaminated row, and leaves all pairs in the file."""
     first = next(divided.contaminated(), None)
+    if first is not None and (settings.action == "fail" or not len(divided.on("train"))):
+        write_pairs(pairs_file, divided)
     if first is None or settings.action == "drop":
         return
-    write_pairs(pairs_file, divided)
     row, pairs = first
     raise DataError(
         f"{row.place}: {divided.reason(pairs[0])}; {len(divided.pairs)} such rows, all in {pairs_file};"
@@ -177,7 +191,8 @@ def mix_training_rows(divided: Divided, mixture: MixtureConfig, settings: SplitC
 def _check_sides(divided: Divided, settings: SplitConfig) -> None:
     n_pool = int(np.count_nonzero(divided.rows.is_learned()))
     if not len(divided.on("train")):
-        raise DataError(f"split: no training row is left of {n_pool} pool rows; add data or lower the fractions")
+        gone = f"{len(divided.pairs)} of them give held-out rows away; " if divided.pairs else ""
+        raise DataError(f"split: no training row is left of {n_pool} pool rows; {gone}add data or lower the fractions")
     if not len(divided.on("val")) and settings.val_fraction > 0:
         raise DataError(f"split: split.val_fraction {settings.val_fraction} of {n_pool} pool rows is no row; raise it")
     if not len(divided.on("test")):
@@ -207,7 +222,7 @@ def write_pairs(path: Path, divided: Divided) -> None:
 def count_sides(divided: Divided, mixed: Mixed) -> dict[str, int | float]:
     """Rows and groups on each side, in all and by source, and the rows on none, as metrics.
 
-    n_read == n_train + n_val + n_test + n_benchmark + n_rejected_by_contamination
+    n_read == n_train + n_val + n_test + n_benchmark + n_taught_on_no_side + n_rejected_by_contamination
     + n_left_out_by_mixture - n_repeats_by_mixture. A row may be contaminated in several ways, and is rejected once.
     """
     kinds = Counter(kind for pairs in divided.pairs.values() for kind in {pair.kind for pair in pairs})
@@ -215,6 +230,7 @@ def count_sides(divided: Divided, mixed: Mixed) -> dict[str, int | float]:
         "n_read": len(divided.rows.side),
         "n_rejected_by_contamination": len(divided.pairs),
         "n_benchmark": len(divided.on("benchmark")),
+        "n_taught_on_no_side": len(divided.on("none")),
     }
     metrics |= {f"n_contaminated_by_{kind}": kinds[kind] for kind in KINDS} | mixed.metrics()
     groups = divided.rows.groups()

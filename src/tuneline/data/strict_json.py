@@ -2,13 +2,15 @@
 
 import json
 import re
+from collections import Counter
 from math import isfinite
 
 from tuneline.data.records import Json
 
 MAX_DEPTH = 64  # nested lists and objects; real rows have 3 to 6
 _MAX_INTEGER_DIGITS = 20  # longer cannot fit 64 bits; also keeps int() away from its quadratic time
-_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|([\[{])|([\]}])', re.DOTALL)
+# possessive, and a string may lack its end: one that is never closed must not be tried from each quote inside it
+_TOKEN = re.compile(r'"(?:[^"\\]+|\\.?)*+"?|([\[{])|([\]}])', re.DOTALL)
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -39,8 +41,8 @@ class StrictDecoder:
     def _object(self, pairs: list[tuple[str, Json]]) -> dict[str, Json]:
         row = dict(pairs)
         if len(row) != len(pairs):
-            keys = [key for key, _ in pairs]
-            self.problems.append(f"key {next(k for k in keys if keys.count(k) > 1)!r} occurs twice in one object")
+            repeated = next(key for key, n_times in Counter(key for key, _ in pairs).items() if n_times > 1)
+            self.problems.append(f"key {repeated!r} occurs twice in one object")
         return row
 
     def _integer(self, digits: str) -> int:

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from math import isfinite
@@ -15,17 +16,20 @@ from tuneline.data.compressed import is_packed, open_bytes
 from tuneline.data.records import Json
 from tuneline.data.rows import (
     MAX_ROW_BYTES,
+    SHOWN_CHARS,
     BadRow,
     Line,
     Row,
     kind_of,
+    not_utf8,
     open_text,
     read_lines,
-    utf8_problem,
 )
 from tuneline.errors import DataError
 
 _BATCH_ROWS = 1024
+# of values with no counterpart in Python: years beyond 9999, unknown time zones, bytes as text
+_CONVERSION_ERRORS = (ValueError, OverflowError, LookupError)
 
 
 class _LineProblem(Exception):  # noqa: N818  (a row's, not the program's)
@@ -38,6 +42,11 @@ class _RecordLines:
     def __init__(self, lines: Iterator[Line]) -> None:
         self._lines = lines
         self.taken: list[Line] = []
+        self.problem: str | None = None  # of the first bad line; the record is read to its end all the same
+
+    def begin(self) -> None:
+        self.taken.clear()
+        self.problem = None
 
     def __iter__(self) -> "_RecordLines":
         return self
@@ -45,17 +54,27 @@ class _RecordLines:
     def __next__(self) -> str:
         line = next(self._lines)
         self.taken.append(line)
-        problem = line.problem or utf8_problem(line.data)
-        if problem is not None:
+        if line.problem is not None:
+            return self._oversized(line.problem)
+        try:
+            return line.data.decode("utf-8") + "\n"
+        except UnicodeDecodeError as error:
+            self.problem = self.problem or not_utf8(error)
+            return line.data.decode("utf-8", "backslashreplace") + "\n"
+
+    def _oversized(self, problem: str) -> str:
+        """Alone it counts as a record; within one, nobody can tell where that one ends."""
+        if len(self.taken) > 1:
             raise _LineProblem(problem)
-        return line.data.decode("utf-8") + "\n"
+        self.problem = problem
+        return "\n"
 
     def raw(self) -> str:
         return "\n".join(line.data.decode("utf-8", "backslashreplace") for line in self.taken)
 
 
 def read_csv(path: Path) -> Iterator[Row | BadRow]:
-    """Rows of a comma-separated file (RFC 4180) whose first line names the columns; every value is text.
+    """Rows of a comma-separated file (RFC 4180) whose first record names the columns; every value is text.
 
     Raises `DataError` for a quote that is never closed: it makes one value of all the rows behind it.
     """
@@ -65,31 +84,49 @@ def read_csv(path: Path) -> Iterator[Row | BadRow]:
         records = csv.reader(lines, strict=True)
         columns = _csv_columns(path, lines, records)
         while True:
-            lines.taken.clear()
+            lines.begin()
             try:
                 row = _csv_row(path, lines, columns, next(records))
             except StopIteration:
                 return
             except (csv.Error, _LineProblem) as error:
                 _check_closed(path, lines, error)
-                row = _bad_record(path, lines, str(error))
+                row = _bad_record(path, lines, lines.problem or str(error))
             if row is not None:
                 yield row
 
 
 def _csv_columns(path: Path, lines: _RecordLines, records: Iterator[list[str]]) -> list[str]:
-    try:
-        columns = next(records, [])
-    except (csv.Error, _LineProblem) as error:
-        _check_closed(path, lines, error)
-        raise DataError(f"{path}:1: the header is broken: {error}") from None
+    columns = _first_record(path, lines, records)
+    if lines.problem is not None:
+        raise DataError(f"{path}:{lines.taken[0].number}: the header is broken: {lines.problem}")
     repeated = sorted({name for name in columns if columns.count(name) > 1})
     if repeated or not all(columns):
-        raise DataError(f"{path}:1: the header must name each column once; repeated or empty: {repeated or ['']}")
+        raise DataError(
+            f"{path}:{lines.taken[0].number}: the header must name each column once;"
+            f" repeated or empty: {repeated or ['']}"
+        )
     return columns
 
 
+def _first_record(path: Path, lines: _RecordLines, records: Iterator[list[str]]) -> list[str]:
+    """The first one that is not a blank line; [] when there is none."""
+    record: list[str] = []
+    try:
+        while not record and lines.problem is None:
+            lines.begin()
+            record = next(records)
+    except StopIteration:
+        return []
+    except (csv.Error, _LineProblem) as error:
+        _check_closed(path, lines, error)
+        raise DataError(f"{path}:{lines.taken[0].number}: the header is broken: {error}") from None
+    return record
+
+
 def _csv_row(path: Path, lines: _RecordLines, columns: list[str], record: list[str]) -> Row | BadRow | None:
+    if lines.problem is not None:
+        return _bad_record(path, lines, lines.problem)
     if not record:
         return None
     if len(record) != len(columns):
@@ -106,10 +143,13 @@ def _bad_record(path: Path, lines: _RecordLines, reason: str) -> BadRow:
 
 
 def _check_closed(path: Path, lines: _RecordLines, error: Exception) -> None:
-    if str(error) == "unexpected end of data":
+    """Raises `DataError` for an open quote at the end, or so far behind it that the value is no row's."""
+    is_at_end = str(error) == "unexpected end of data"
+    if is_at_end or isinstance(error, _LineProblem) or str(error).startswith("field larger than"):
+        where = "up to the end of the file" if is_at_end else f"(more than {MAX_ROW_BYTES} bytes) behind it"
         raise DataError(
             f"{path}:{lines.taken[0].number}: the record that begins here has a quote that is never closed, so the"
-            f" {len(lines.taken)} lines up to the end of the file are one value; close it, or write a quote inside a"
+            f" {len(lines.taken)} lines {where} are one value; close it, or write a quote inside a"
             ' quoted value twice ("")'
         )
 
@@ -123,7 +163,8 @@ def read_parquet(path: Path) -> Iterator[Row | BadRow]:
         with _seekable(path) as stream, pyarrow.parquet.ParquetFile(stream) as file:
             _check_columns(path, file.schema_arrow.names)
             batches = file.iter_batches(batch_size=_BATCH_ROWS)
-            for number, value in enumerate((value for batch in batches for value in _values(batch)), 1):
+            values = (value for batch in batches for part in _small(batch) for value in _values(part))
+            for number, value in enumerate(values, 1):
                 yield _table_row(number, f"{path}:{number}", value)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
@@ -133,6 +174,7 @@ class _Table(Protocol):
     """What is used of a pyarrow.RecordBatch."""
 
     num_rows: int
+    nbytes: int
 
     def slice(self, offset: int, length: int) -> "_Table": ...
 
@@ -152,21 +194,70 @@ def _seekable(path: Path) -> Iterator[BinaryIO]:
             yield unpacked
 
 
-def _values(batch: _Table) -> Iterator[dict[str, object] | str]:
-    """Each row, or why it is none: nobody checks on writing that a Parquet text is UTF-8."""
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """Why a row has no values in Python, and what can be shown of it."""
+
+    reason: str
+    raw: str
+
+
+def _small(batch: _Table) -> Iterator[_Table]:
+    """The batch in parts of at most MAX_ROW_BYTES, or of one row: as Python values it takes several times as much."""
+    if batch.num_rows <= 1 or batch.nbytes <= MAX_ROW_BYTES:
+        yield batch
+        return
+    half = batch.num_rows // 2
+    yield from _small(batch.slice(0, half))
+    yield from _small(batch.slice(half, batch.num_rows - half))
+
+
+def _values(batch: _Table) -> Iterator[dict[str, object] | _Unreadable]:
+    """Each row, or why it is none: nobody checks on writing that a value is valid."""
+    values: list[dict[str, object] | _Unreadable]
     try:
-        yield from batch.to_pylist()
-    except UnicodeDecodeError:
-        for index in range(batch.num_rows):
-            try:
-                yield batch.slice(index, 1).to_pylist()[0]
-            except UnicodeDecodeError as error:
-                yield f"a text that is not UTF-8: {error.object!r:.1000}"
+        values = [*batch.to_pylist()]
+    except _CONVERSION_ERRORS:
+        values = [_value(batch.slice(index, 1)) for index in range(batch.num_rows)]
+    yield from values if batch.nbytes <= MAX_ROW_BYTES else map(_not_oversized, values)
 
 
-def _table_row(number: int, place: str, value: dict[str, object] | str) -> Row | BadRow:
-    if isinstance(value, str):
-        return BadRow(number, place, value.partition(":")[0], value)
+def _value(row: _Table) -> dict[str, object] | _Unreadable:
+    try:
+        return row.to_pylist()[0]
+    except UnicodeDecodeError as error:
+        return _Unreadable("a text that is not UTF-8", f"{error.object!r:.{SHOWN_CHARS}}")
+    except _CONVERSION_ERRORS as error:
+        return _Unreadable(f"a value that Python cannot hold ({error})", str(row)[:SHOWN_CHARS])
+
+
+def _not_oversized(value: dict[str, object] | _Unreadable) -> dict[str, object] | _Unreadable:
+    """Measured again, as a table's size also counts what its rows share."""
+    if isinstance(value, _Unreadable) or (n_chars := _n_chars(value)) <= MAX_ROW_BYTES:
+        return value
+    reason = f"a row of {n_chars} characters; at most {MAX_ROW_BYTES} are allowed"
+    return _Unreadable(reason, repr({key: f"{item!s:.80}" for key, item in value.items()})[:SHOWN_CHARS])
+
+
+def _n_chars(value: object) -> int:
+    match value:
+        case str() | bytes():
+            return len(value)
+        case list():
+            return sum(map(_n_chars, value))
+        case dict():
+            return sum(map(_n_chars, value.values()))
+    return 0
+
+
+def bounded_row(number: int, place: str, value: dict[str, object]) -> Row | BadRow:
+    """`plain_row`, but a row above MAX_ROW_BYTES is a problem."""
+    return _table_row(number, place, _not_oversized(value))
+
+
+def _table_row(number: int, place: str, value: dict[str, object] | _Unreadable) -> Row | BadRow:
+    if isinstance(value, _Unreadable):
+        return BadRow(number, place, value.reason, value.raw)
     return plain_row(number, place, value)
 
 

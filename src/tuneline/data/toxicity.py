@@ -1,7 +1,7 @@
 """Insults and obscenities, by a lexicon."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tuneline.config.schema import ToxicityRuleConfig
 from tuneline.data.finding import Finding, Rule
@@ -54,22 +54,24 @@ def toxicity_rule(settings: ToxicityRuleConfig) -> Rule:
 
 
 def _entries(settings: ToxicityRuleConfig) -> list[str]:
-    from glin_profanity.data.dictionary import dictionary  # type: ignore[import-untyped]
-
-    found: set[str] = set()
     for language in settings.languages:
         if language not in _LEXICONS:
             raise DataError(
                 f"clean.toxicity.languages: there is no lexicon for {language!r}; allowed are {', '.join(_LEXICONS)}"
             )
-        found.update(word.lower().strip() for word in dictionary.get_words(_LEXICONS[language]))
-    for word in settings.allowed_words:
-        if word.lower() not in found:
-            raise DataError(
-                f"clean.toxicity.allowed_words: {word!r} is in no lexicon of {', '.join(settings.languages)}; remove it"
-            )
+    found = _words(settings.languages)
     allowed = {word.lower() for word in settings.allowed_words}
+    # One list of allowed words serves every choice of languages.
+    if unknown := allowed - found and allowed - _words(_LEXICONS):
+        named = ", ".join(map(repr, sorted(unknown)))
+        raise DataError(f"clean.toxicity.allowed_words: no lexicon holds {named}; remove what is not there")
     return sorted(found - allowed - {""})
+
+
+def _words(languages: Iterable[str]) -> set[str]:
+    from glin_profanity.data.dictionary import dictionary  # type: ignore[import-untyped]
+
+    return {word.lower().strip() for language in languages for word in dictionary.get_words(_LEXICONS[language])}
 
 
 def _judge(examples: Sequence[Example], max_words: int, lexicon: Lexicon, hits: Hits) -> list[Finding]:

@@ -16,7 +16,13 @@ from tuneline.data.turns import turns
 _ODD_SPACES = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f"
 _TO_SPACES = str.maketrans(dict.fromkeys(_ODD_SPACES, " "))
 
-_FENCED = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n`]*\n.*?(?:^[ \t]*\1[`~]*[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+# A fence may stand behind marks of lists and quotes; what closes it stands behind those of quotes only.
+_FENCED = re.compile(
+    r"^[^\S\n]*(?:(?:(>)|[-*+]|\d{1,9}[.)])[^\S\n]*)*(`{3,}|~{3,})[^\n`]*\n"
+    r".*?(?:^(?(1)[^\S\n]*>(?:>|[^\S\n])*|[^\S\n]*)\2[`~]*[^\S\n]*$|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
+_FENCES = ("```", "~~~")
 _CODE_SIGNS = (*"{}=\\<|", "SELECT ", "->", "+>", ":=", "++", "&&", "::", "/*", "#!", "):", ") :")
 _CODE_WORDS = (
     "async await break case catch class const continue def do done echo elif else end enum esac except export extern fi"
@@ -40,6 +46,7 @@ _FORMULA = re.compile(r"\$\$|\$[^\s$](?:[^$\n]*[^\s$])?\$(?!\d)")
 
 _GAP = re.compile(r"(?<=\S)  +(?=\S)")
 _GAP_OF_COLUMN = re.compile(r"(?<=[^\s.!?])  +(?=\S)")  # two blanks behind a sentence are typing, not a column
+_GAP_OF_NUMBER = re.compile(r"(?<=\d)  +(?=\S)|(?<=\S)  +(?=\d)")
 _QUOTES = re.compile("[`\"\u201c\u201d\u00ab\u00bb]|(?<![^\\W_])'|'(?![^\\W_])")
 
 
@@ -79,16 +86,27 @@ def tidy(text: str) -> str:
     """The text with white space in order; the very text where that could change what it means."""
     if not _suspect(text):
         return text
-    if "```" not in text and "~~~" not in text:
+    if not _has_fence(text):
         return _tidy_prose(text, is_first=True, is_last=True)
+    return _tidy_around_code(text)
+
+
+def _has_fence(text: str) -> bool:
+    return any(fence in text for fence in _FENCES)
+
+
+def _tidy_around_code(text: str) -> str:
+    """Tidies the prose between blocks of code; a text with a fence that is not understood stays as it is."""
     if "\r" in text:
         return text  # one kind of line end in the prose and another in the code would be worse
-    pieces: list[str] = []
-    end = 0
-    for fenced in _FENCED.finditer(text):
-        pieces += [_tidy_prose(text[end : fenced.start()], is_first=end == 0, is_last=False), fenced[0]]
-        end = fenced.end()
-    return "".join([*pieces, _tidy_prose(text[end:], is_first=end == 0, is_last=True)])
+    spans = [(0, 0), *(fenced.span() for fenced in _FENCED.finditer(text)), (len(text), len(text))]
+    prose = [text[end:start] for (_, end), (start, _) in pairwise(spans)]
+    if any(map(_has_fence, prose)):
+        return text
+    code = [*(text[start:end] for start, end in spans[1:-1]), ""]
+    last = len(prose) - 1
+    tidied = [_tidy_prose(piece, is_first=at == 0, is_last=at == last) for at, piece in enumerate(prose)]
+    return "".join(piece + block for piece, block in zip(tidied, code, strict=True))
 
 
 def _suspect(text: str) -> bool:
@@ -106,7 +124,7 @@ def _tidy_prose(text: str, *, is_first: bool, is_last: bool) -> str:
     if _is_code(prose, lines) or _has_columns(lines):
         return text
     lines = [_without_tail(line, following) for line, following in zip(lines, [*lines[1:], ""], strict=True)]
-    lines = [line if _QUOTES.search(line) else _GAP.sub(" ", line) for line in lines]
+    lines = [_without_gaps(line) for line in lines]
     tidied = re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
     if is_first:
         tidied = tidied.lstrip("\n")
@@ -131,6 +149,13 @@ def _without_tail(line: str, following: str) -> str:
     stripped = line.rstrip(" \t")
     is_line_break = stripped and line == stripped + "  " and following.strip()
     return line if is_line_break else stripped
+
+
+def _without_gaps(line: str) -> str:
+    """Two gaps, or one beside a number, may be columns; inside quotes every blank may count."""
+    if "  " not in line or _QUOTES.search(line) or _GAP_OF_NUMBER.search(line):
+        return line
+    return line if len(_GAP_OF_COLUMN.findall(line)) > 1 else _GAP.sub(" ", line)
 
 
 def _has_columns(lines: list[str]) -> bool:

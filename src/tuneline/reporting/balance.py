@@ -27,11 +27,12 @@ class Balance:
             self._add_answer(side, example)
 
     def rows(self, sides: Sequence[str]) -> Iterator[list[str | int]]:
-        """[source, kind | label | answer, value, rows of each side ...], the most frequent value first."""
+        """[source, kind | label | answer, value, "source: value", rows of each side ...], the most frequent first."""
         counts = self._counts | self._closed_answers()
         order = {"kind": 0, "label": 1, "answer": 2}
         for key in sorted(counts, key=lambda key: (key[0], order[key[1]], -counts[key].total(), key[2])):
-            yield [*key, *(counts[key][side] for side in sides)]
+            source, _, value = key
+            yield [*key, f"{source}: {value}", *(counts[key][side] for side in sides)]
 
     def _closed_answers(self) -> dict[tuple[str, str, str], Counter[str]]:
         counts: defaultdict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)

@@ -4,7 +4,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
@@ -18,7 +17,7 @@ from tuneline.data.parallel import n_cores
 from tuneline.data.records import Rejected, iterate_examples, iterate_rejected
 from tuneline.data.row_rules import row_rules
 from tuneline.reporting.clusters import Clusters, collect, read_clusters
-from tuneline.reporting.lengths import LengthCounts, add_lengths, no_lengths
+from tuneline.reporting.lengths import LengthCounts, add_lengths, batches, no_lengths
 from tuneline.reporting.sample import Shown, as_shown
 
 
@@ -28,7 +27,6 @@ class Watched(Protocol):
     def __call__(self, rows: Iterable[int], what: str) -> Iterable[int]: ...
 
 
-_ROWS_AT_ONCE = 512
 _BYTES_FOR_PROCESSES = 2**24  # of a file; a smaller one is checked before other processes would have started
 
 
@@ -111,8 +109,7 @@ def _accept(_: Tally) -> None:
 
 
 def _look_at_rows(found: Checked, path: Path) -> None:
-    rows = iterate_examples(path)
-    while batch := list(islice(rows, _ROWS_AT_ONCE)):
+    for batch in batches(iterate_examples(path)):
         found.kinds.update(row.kind for row in batch)
         add_lengths(found.lengths, batch, None)
 

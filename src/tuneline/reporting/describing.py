@@ -1,12 +1,12 @@
 """The data report: what every stage did to the rows, and what the rows of each side look like."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
-from tuneline.data.records import Example, as_line, iterate_examples, iterate_rejected
+from tuneline.data.records import TEACHER_KEY, Example, as_line, iterate_examples, iterate_rejected
 from tuneline.output import write_metrics, write_text
 from tuneline.reporting.balance import Balance
 from tuneline.reporting.clusters import Clusters, collect, read_clusters
@@ -17,6 +17,7 @@ from tuneline.reporting.lengths import (
     CountTokens,
     LengthCounts,
     add_lengths,
+    batches,
     bin_edges,
     in_bins,
     length_metrics,
@@ -27,7 +28,6 @@ from tuneline.reporting.pictures import draw_clusters, draw_lengths, draw_rules,
 from tuneline.reporting.sample import Sample, as_markdown
 
 Watched: TypeAlias = Callable[[Iterable[Example], str], Iterable[Example]]  # the same rows; shows progress
-_ROWS_AT_ONCE = 512  # tokenized together
 _WITH_EXAMPLES: tuple[Stage, ...] = ("ingest", "clean")
 
 
@@ -38,6 +38,7 @@ class Folders:
     ingested: Path
     clean: Path
     splits: Path
+    divided: Path  # the rows that split divides: those of clean, or the same with a teacher's rows
 
     def of(self, stage: Stage) -> Path:
         match stage:
@@ -68,15 +69,25 @@ def describe(folders: Folders, count_tokens: CountTokens, watched: Watched) -> D
     for stage in _WITH_EXAMPLES:
         for example in watched(iterate_examples(folders.of(stage) / "examples.jsonl"), f"describe {stage}"):
             found.flow.tallies[stage].keep(example)
+    _add_taught(found.flow, folders, watched)
     for stage in STAGES:
         for row in iterate_rejected(folders.of(stage) / "rejected.jsonl"):
             found.flow.tallies[stage].reject(row)
             found.sample.add(row)
     for side in SIDES:
-        rows = iter(watched(iterate_examples(folders.splits / f"{side}.jsonl"), f"describe {side}"))
-        while batch := list(islice(rows, _ROWS_AT_ONCE)):
+        for batch in batches(watched(iterate_examples(folders.splits / f"{side}.jsonl"), f"describe {side}")):
             _add_side(found, side, batch, count_tokens)
     return found
+
+
+def _add_taught(flow: Flow, folders: Folders, watched: Watched) -> None:
+    if folders.divided == folders.clean / "examples.jsonl":
+        return  # no teacher; a row with that key was read as it is
+    others: Counter[str] = Counter()
+    for example in watched(iterate_examples(folders.divided), "describe augment"):
+        (flow.added if TEACHER_KEY in example.meta else others)[example.source] += 1
+    flow.dropped = Counter(flow.tallies["clean"].kept)
+    flow.dropped.subtract(others)
 
 
 def _add_side(found: Description, side: Side, rows: list[Example], count_tokens: CountTokens) -> None:
@@ -113,7 +124,7 @@ def _write_tables(found: Description, folder: Path) -> None:
     write_table(folder / "rules.csv", ("stage", "rule", "source", "n"), found.flow.rule_rows())
     sources = (row.cells() for row in found.flow.source_rows())
     write_table(folder / "sources.csv", ("source", "read", "ingested", "clean", *SIDES), sources)
-    write_table(folder / "labels.csv", ("source", "what", "value", *SIDES), found.balance.rows(SIDES))
+    write_table(folder / "labels.csv", ("source", "what", "value", "name", *SIDES), found.balance.rows(SIDES))
     columns = ("at_least", "below", *(f"{side}_{unit}" for unit in UNITS for side in SIDES))
     write_table(folder / "lengths.csv", columns, _length_rows(found.lengths))
     write_table(folder / "clusters.csv", ("size", "n_clusters", "n_copies"), found.clusters.size_rows())

@@ -41,9 +41,11 @@ class SourceRows(NamedTuple):
 
 @dataclass(slots=True)
 class Flow:
-    """Rows by source: what each stage kept and rejected, and the sides of the split."""
+    """Rows by source: what each stage kept and rejected, what a teacher added, and the sides of the split."""
 
     tallies: dict[Stage, Tally] = field(default_factory=lambda: {stage: Tally() for stage in STAGES})
+    added: Counter[str] = field(default_factory=Counter)  # written by a teacher, and clean
+    dropped: Counter[str] = field(default_factory=Counter)  # clean ones that were none beside the teacher's
     sides: dict[Side, Counter[str]] = field(default_factory=lambda: {side: Counter() for side in SIDES})
 
     @property
@@ -53,12 +55,16 @@ class Flow:
 
     @property
     def n_added(self) -> int:
-        """Rows that clean met beyond those that ingest kept: a teacher wrote them."""
-        return self.tallies["clean"].n_kept + self.tallies["clean"].n_rejected - self.tallies["ingest"].n_kept
+        """Rows that split divides and a teacher wrote."""
+        return self.added.total()
+
+    def divided(self, source: str) -> int:
+        """Rows of the source that split divides."""
+        return self.tallies["clean"].kept[source] + self.added[source] - self.dropped[source]
 
     def sources(self) -> list[str]:
         """Every source with a row anywhere, by name."""
-        found: set[str] = set().union(*self.sides.values())
+        found: set[str] = set().union(*self.sides.values(), self.added)
         for tally in self.tallies.values():
             found |= tally.kept.keys() | {source for source, _ in tally.rejected}
         return sorted(found)
@@ -67,19 +73,19 @@ class Flow:
         return sum(n for (name, _), n in self.tallies[stage].rejected.items() if name == source)
 
     def beside(self, source: str) -> int:
-        """Rows of the source that the sides have beyond those that clean kept and split did not reject.
+        """Rows of the source that the sides have beyond those that split met and did not reject.
 
         Above zero: a mixture repeats rows. Below: it leaves rows out, or the source is a benchmark.
         """
         on_sides = sum(self.sides[side][source] for side in SIDES)
-        return on_sides + self.rejected_from("split", source) - self.tallies["clean"].kept[source]
+        return on_sides + self.rejected_from("split", source) - self.divided(source)
 
     def steps(self) -> Iterator[Step]:
         """From all rows read (not a step) to the training rows; in a stage the rule that took most comes first."""
         for stage in STAGES:
-            if stage == "clean" and self.n_added:
-                yield Step("written by a teacher", stage, self.n_added)
             yield from (Step(rule, stage, -n) for rule, n in _by_count(self.tallies[stage]))
+            if stage == "clean":
+                yield from self._teacher_steps()
         beside = [self.beside(source) for source in self.sources()]
         changes = {
             "for the test": -self.sides["test"].total(),
@@ -88,6 +94,13 @@ class Flow:
             "repeated": sum(n for n in beside if n > 0),
         }
         yield from (Step(name, "split", change) for name, change in changes.items() if change)
+
+    def _teacher_steps(self) -> Iterator[Step]:
+        changes = {
+            "written by a teacher": self.n_added,
+            "dropped beside the teacher's rows": -self.dropped.total(),
+        }
+        yield from (Step(name, "clean", change) for name, change in changes.items() if change)
 
     def rule_rows(self) -> Iterator[tuple[str, str, str, int]]:
         """(stage, rule, source, rejected rows) in the order of `steps`, then by source."""
@@ -113,7 +126,8 @@ class Flow:
             found |= _stage_metrics(stage, self.tallies[stage])
         beside = {source: self.beside(source) for source in self.sources()}
         found["clean_n_added"] = self.n_added
-        found["split_n_read"] = self.tallies["clean"].n_kept
+        found["clean_n_dropped_beside_added"] = self.dropped.total()
+        found["split_n_read"] = sum(map(self.divided, beside))
         found["split_n_on_no_side"] = -sum(n for n in beside.values() if n < 0)
         found["split_n_repeated"] = sum(n for n in beside.values() if n > 0)
         for side in SIDES:

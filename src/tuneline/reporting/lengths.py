@@ -5,7 +5,7 @@ however much data there is.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -19,6 +19,23 @@ Unit = Literal["characters", "words", "tokens"]
 UNITS: tuple[Unit, ...] = ("characters", "words", "tokens")
 LengthCounts: TypeAlias = dict[Unit, Counter[int]]  # rows by their length
 CountTokens: TypeAlias = Callable[[list[str]], list[int]]  # tokens of each text
+
+_ROWS_AT_ONCE = 512
+_CHARS_AT_ONCE = 2**22  # of long rows fewer: a batch's texts and tokens are in memory together
+
+
+def batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    """The examples in lists for `add_lengths`; a list ends with the row that makes it 512 rows or 4 Mi characters."""
+    batch: list[Example] = []
+    n_chars = 0
+    for example in examples:
+        batch.append(example)
+        n_chars += sum(map(len, contents(example)))
+        if len(batch) == _ROWS_AT_ONCE or n_chars >= _CHARS_AT_ONCE:
+            yield batch
+            batch, n_chars = [], 0
+    if batch:
+        yield batch
 
 
 def no_lengths() -> LengthCounts:

@@ -26,7 +26,7 @@ _WIDTH_INCHES, _DPI = 9.0, 150
 _BAR_INCHES = 0.34
 _NAME_CHARS = 36  # of a source or rule; longer ones keep both ends
 _MOST_BARS = 24  # more would be no picture any more: the smallest ones share a bar
-_LEAST_TICKS, _MOST_TICKS = 4, 14
+_MOST_TICKS = 14
 
 
 def draw_rules(flow: Flow, path: Path) -> None:
@@ -114,11 +114,11 @@ def _draw_histogram(axes: "Axes", counts: dict[Side, dict[int, int]], unit: Unit
 
 
 def _ticks(edges: Sequence[int], first: int) -> list[int]:
-    """Places of the edges to be named, from `first` on: powers of two, where there are a few."""
-    places = list(range(first, len(edges)))
-    powers = [place for place in places if edges[place] & (edges[place] - 1) == 0]
-    chosen = powers if len(powers) >= _LEAST_TICKS else places
-    return chosen[:: len(chosen) // _MOST_TICKS + 1]
+    """Places of the edges to be named, from `first` on: each, or each 2nd, 4th (a doubling), 8th from 0 on."""
+    step = 1
+    while len(places := [place for place in range(first, len(edges)) if place % step == 0]) > _MOST_TICKS:
+        step *= 2
+    return places
 
 
 def _fewer(steps: list[Step]) -> list[Step]:

@@ -4,6 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from tuneline.data.records import Json, Rejected, as_line
 from tuneline.reporting.showing import escaped, shortened, shown
@@ -31,30 +32,37 @@ def as_shown(row: Rejected) -> Shown:
     return Shown(row.stage, row.rule, _place(row), shown(row.reason), shown(row.row))
 
 
+_Order: TypeAlias = tuple[str, str, int, str]  # place and reason
+
+
 class Sample:
     """Up to five different rows of every stage and rule: those with the smallest hash of their content.
 
-    Which ones these are depends on the rows, not on their order, and memory on the number of rules.
+    Of rows with the same content the one with the smallest place stands for all. Which ones these are depends on the
+    rows, not on their order, and memory on the number of rules.
     """
 
     def __init__(self) -> None:
-        self._rows: defaultdict[tuple[str, str], dict[str, Shown]] = defaultdict(dict)
+        self._rows: defaultdict[tuple[str, str], dict[str, tuple[_Order, Shown]]] = defaultdict(dict)
 
     def add(self, row: Rejected) -> None:
         found = self._rows[row.stage, row.rule]
-        key = _content_hash(row)
-        is_full = len(found) >= ROWS_PER_RULE
-        if key in found or (is_full and key > max(found)):
+        key, order = _content_hash(row), (row.source, row.file, row.line, row.reason)
+        if key in found:
+            if order < found[key][0]:
+                found[key] = order, as_shown(row)
             return
-        if is_full:
+        if len(found) >= ROWS_PER_RULE:
+            if key > max(found):
+                return
             del found[max(found)]
-        found[key] = as_shown(row)
+        found[key] = order, as_shown(row)
 
     def rows(self, stages: tuple[str, ...]) -> Iterator[Shown]:
         """Ordered by stage (as given), rule and hash."""
         for stage, rule in sorted(self._rows, key=lambda key: (stages.index(key[0]), key[1])):
             found = self._rows[stage, rule]
-            yield from (found[key] for key in sorted(found))
+            yield from (found[key][1] for key in sorted(found))
 
 
 def as_markdown(rows: list[Shown]) -> str:

@@ -9,8 +9,8 @@ from tuneline.reporting.lengths import token_counter
 
 def main() -> None:
     """Read what the data stages wrote, write the folder of the report."""
-    args = stage_arguments(__doc__, "ingested", "clean", "splits", "tokenizer", "out")
-    folders = Folders(args.ingested, args.clean, args.splits)
+    args = stage_arguments(__doc__, "ingested", "clean", "splits", "divided", "tokenizer", "out")
+    folders = Folders(args.ingested, args.clean, args.splits, args.divided)
     found = describe(folders, token_counter(args.tokenizer), lambda rows, what: watched(rows, what, None))
     with atomic_folder(args.out) as folder:
         write_report(found, folder)

@@ -17,6 +17,8 @@ def main() -> None:
         shown = partial(watched, n_total=None)
         divided = divide([args.examples], params.data.sources, params.split, n_cores(), scratch, shown)
     refuse_contamination(divided, params.split.contamination, args.out / "contamination.jsonl")
+    if divided.pairs:
+        print(f"{len(divided.pairs)} training rows give held-out rows away: {args.out / 'contamination.jsonl'}")
     mixed = mix_training_rows(divided, params.data.mixture, params.split, params.seed)
     for note in mixed.notes():
         print(note)

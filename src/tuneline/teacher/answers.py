@@ -10,7 +10,7 @@ from pathlib import Path
 from tuneline.config.schema import SourceConfig, TeacherJobConfig
 from tuneline.data.accounting import Tally
 from tuneline.data.records import TEACHER_KEY, Example, Json, Message, Rejected, as_json, with_id
-from tuneline.data.strict_json import StrictDecoder, is_too_deep
+from tuneline.data.strict_json import decoded
 from tuneline.teacher.jobs import Task
 from tuneline.teacher.request import Reply
 
@@ -130,17 +130,10 @@ def _parsed(text: str) -> "Json | _Unusable":
     """The JSON that is the whole answer, but for a fence of ``` around it, which many models write."""
     fenced = _FENCE.fullmatch(text)
     body = fenced[1].strip() if fenced else text
-    if is_too_deep(body):
-        return _Unusable("format", "not JSON: nested too deeply")
-    decoder = StrictDecoder()
     try:
-        value, end = decoder.decode_at(body, 0)
-    except json.JSONDecodeError as error:
-        return _Unusable("format", f"not JSON: {error.msg} at character {error.pos}")
-    if decoder.problems:
-        return _Unusable("format", decoder.problems[0])
-    if body[end:].strip():
-        return _Unusable("format", f"not JSON alone: text follows at character {end}")
+        value = decoded(body)
+    except ValueError as error:
+        return _Unusable("format", str(error))
     return value if value != [] else _Unusable("empty", "the list holds no row")
 
 
@@ -148,7 +141,8 @@ def _new_row(task: Task, messages: Sequence[Message]) -> Example:
     """A row of the seed row's source and place, so that its file, line and mixture weight stay known."""
     seed = task.seed_row
     tools = seed.tools if task.job.kind == "rewrite" else ()
-    meta = {**seed.meta, TEACHER_KEY: _origin(task)}
+    kept = seed.meta if task.job.kind == "rewrite" else {}  # the gold answer of another question is no use
+    meta = {**kept, TEACHER_KEY: _origin(task)}
     return with_id(Example("", seed.source, seed.line, tuple(messages), None, meta, seed.file, tools))
 
 

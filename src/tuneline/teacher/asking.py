@@ -36,7 +36,11 @@ def ask_all(
     every answer is in the cache by then, so that the next run goes on from there.
     """
     distinct = {request.sha256: request for request in requests}
-    replies = {digest: reply for digest, request in distinct.items() if (reply := cache.find(request)) is not None}
+    replies = {
+        digest: reply
+        for digest, request in distinct.items()
+        if (reply := cache.find(request)) is not None and not reply.hit_a_limit
+    }
     missing = [request for digest, request in distinct.items() if digest not in replies]
     if not missing:
         return Answers(replies, 0, 0)
@@ -64,16 +68,20 @@ def _fetch(
 def _ask_and_keep(request: Request, teacher: Teacher, cache: ReplyCache) -> Reply:
     try:
         reply = teacher.ask(request)
-        cache.keep(request, reply)
+        if not reply.hit_a_limit:  # the server may have been given more context by the next run
+            cache.keep(request, reply)
     except BaseException:
         teacher.stop()  # at once: the other threads start nothing more
         raise
     return reply
 
 
-def _explained(futures: Sequence["Future[Reply]"], cache: ReplyCache) -> TunelineError:
+def _explained(futures: Sequence["Future[Reply]"], cache: ReplyCache) -> BaseException:
     """The error of the first request that has one of its own, with what is done."""
     ended = [future.exception() for future in futures if not future.cancelled()]
-    errors = [error for error in ended if isinstance(error, TunelineError) and not isinstance(error, StoppedError)]
+    failed = [error for error in ended if error is not None]
+    first = next((error for error in failed if not isinstance(error, StoppedError)), failed[0])
+    if not isinstance(first, TunelineError):
+        return first  # a defect, with its traceback
     done = f"{ended.count(None)} of {len(futures)} missing answers came and are kept in {cache.folder}"
-    return type(errors[0])(f"{errors[0]}; {done}: the next run goes on from there")
+    return type(first)(f"{first}; {done}: the next run goes on from there")

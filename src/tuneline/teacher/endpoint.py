@@ -22,7 +22,7 @@ _LONGEST_ASKED_WAIT_S = 300.0  # an endpoint that asks for more (a daily limit) 
 _SHOWN_CHARS = 300
 _STOPPED = "not asked: another request has failed"
 # Of one request, not of the endpoint: the others may go through.
-_REFUSALS = ("context_length_exceeded", "content_filter", "content_policy_violation")
+_REFUSALS = ("content_filter", "content_policy_violation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,9 @@ class Teacher:
 
     def _refused(self, error: "APIStatusError") -> Reply | _Failure:
         said, status = self._without_key(_said(error)), error.status_code
-        if error.code in _REFUSALS or (status == 400 and "context length" in said.lower()):
+        if error.code == "context_length_exceeded" or (status == 400 and "context length" in said.lower()):
+            return Reply("", "length", f"{status}: {said}", 0, 0)
+        if error.code in _REFUSALS:
             return Reply("", None, f"{status}: {said}", 0, 0)
         may_pass = status in (408, 409, 429) or status >= 500
         wait_s = _asked_wait_s(error)

@@ -32,10 +32,15 @@ class Reply:
     """What an endpoint made of a request."""
 
     text: str  # may be empty
-    finish_reason: str | None  # stop; length: cut off at max_tokens; as the endpoint says it
+    finish_reason: str | None  # stop; length: cut off at max_tokens, or no room in the context; as the endpoint says it
     refusal: str | None  # why it would not answer this request, whose text is then empty
     prompt_tokens: int | None  # as the endpoint counts them; None: it does not say
     completion_tokens: int | None
+
+    @property
+    def hit_a_limit(self) -> bool:
+        """True where the same request may get more another time: it must not stay in the cache."""
+        return self.finish_reason == "length"
 
     @property
     def n_tokens(self) -> int | None:
