@@ -672,6 +672,8 @@ NEGATIVES: tuple[Writer, ...] = (
     lambda draw: f"SKU {pick(draw, 3, 'ABCXYZ')}-{digits(draw, 6)}-{digits(draw, 3)}",
     lambda draw: f"0x{pick(draw, 16, HEX)} 0b{pick(draw, 12, '01')} {pick(draw, 8, '01')} {pick(draw, 8, '01')}",
     _one_of("user@localhost", "@app.route('/users/<int:id>')", "c = a @ b.transpose()", "pip install pkg@latest"),
+    _one_of("a@b.shape", "matrix@vector.reshape", "q@k.mT", "(x@w.weight)", "run@train.py"),
+    _one_of("text 12345 67890", "contact 2023 2024 2025 x", "phone 2021 2022 2023"),
     _one_of("git clone git@github.com:org/repo.git", "icon@2x.png", "LIKE '%@gmail.com'", "@media (max-width: 600px)"),
     _one_of(
         "std::vector<int>::iterator", "a::before { color: #fff }", "use std::fs::File;", "Foo::bar(1)", "dead::beef"

@@ -208,7 +208,14 @@ def test_a_pair_or_a_prompt_on_a_tested_prompt_is_found() -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("Is 7 > 5?", "Is 7 < 5?"), ("What is 7 + 5?", "What is 7 - 5?"), ("in C++", "in C#"), ("😀", "😢"), ("?!", "!!")],
+    [
+        ("Is 7 > 5?", "Is 7 < 5?"),
+        ("What is 7 + 5?", "What is 7 - 5?"),
+        ("in C++", "in C#"),
+        ("😀", "😢"),
+        ("?!", "!!"),
+        ("a != b", "a = b"),
+    ],
 )
 def test_a_sign_makes_another_prompt(one: str, other: str) -> None:
     assert prompt_keys(ask(one, "x")) != prompt_keys(ask(other, "x"))
@@ -216,7 +223,13 @@ def test_a_sign_makes_another_prompt(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("Who, me?", "who  me"), ("caf\u00e9", "CAFE\u0301"), ("“Yes” – no", '"yes" no')]
+    ("one", "other"),
+    [
+        ("Who, me?", "who  me"),
+        ("List all ships.!!", "list all ships"),
+        ("caf\u00e9", "CAFE\u0301"),
+        ("“Yes” – no", '"yes" no'),
+    ],
 )
 def test_case_prose_punctuation_and_composition_make_no_other_prompt(one: str, other: str) -> None:
     assert prompt_keys(ask(one, "x")) == prompt_keys(ask(other, "x"))

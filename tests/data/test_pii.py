@@ -5,6 +5,7 @@ import re
 import runpy
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from time import process_time
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from tuneline.config.schema import PiiAction, PiiRuleConfig
 from tuneline.data.finding import Changed
 from tuneline.data.pii import KINDS, find, mask, pii_rule
-from tuneline.data.records import Example, Message, ToolCall, make_example, with_id
+from tuneline.data.records import Example, Json, Message, ToolCall, make_example, with_id
 from tuneline.data.signs import signs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -25,6 +26,11 @@ planted = runpy.run_path(str(Path(__file__).with_name("planted_pii.py")))  # the
 
 def settings(default: PiiAction = "redact", **actions: PiiAction) -> PiiRuleConfig:
     return PiiRuleConfig.model_validate({"enabled": True} | dict.fromkeys(KINDS, default) | actions)
+
+
+def called(arguments: dict[str, Json]) -> Example:
+    turns = (Message("user", "do it"), Message("assistant", "", (ToolCall("pay", arguments),)))
+    return make_example("own", 1, turns, None, {})
 
 
 def ask(prompt: str, answer: str) -> Example:
@@ -98,6 +104,16 @@ def test_the_planted_corpus_is_the_same_for_the_same_seed_and_marks_what_it_plan
         ("ssh root@81.2.69.142 -p 22", "ssh root@<IP> -p 22"),
         ("card 4111 1111 1111 1111, exp 10/27", "card <CARD>, exp 10/27"),
         ("5500-0000-0000-0004", "<CARD>"),
+        ("4111 1111 1111 1111 5500 0000 0000 0004", "<CARD> <CARD>"),
+        ("4000000000000002 4000000000000002", "<CARD> <CARD>"),
+        ("4000000000000002,4000000000000002", "<CARD>,<CARD>"),
+        ("anna@web.com.py", "<EMAIL>"),
+        ("call me at 98765 43210", "call me at <PHONE>"),
+        ("text 2125550187", "text <PHONE>"),
+        ("reach 0301234567", "reach <PHONE>"),
+        ("password = hunter2Zx9!", "password = <SECRET>"),
+        ("password=hunter2Zx9!&state=1", "password=<SECRET>&state=1"),
+        ("My password is hunter2Zx9! Keep it.", "My password is <SECRET>! Keep it."),
         ("378282246310005", "<CARD>"),
         ("DE89 3704 0044 0532 0130 00 and more", "<IBAN> and more"),
         ("to GB82WEST12345698765432.", "to <IBAN>."),
@@ -171,6 +187,9 @@ def test_numbers_with_only_a_space_between_them_all_go(text: str, n_phones: int)
         "-----BEGIN PRIVATE KEY-----\n...\n-----END PRIVATE KEY-----",
         "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855, #ff8800, 52.520008, 13.404954",
         "[12/03/21, 10:15:33] Anna: see you at 10:15",
+        "4111 1111 1111 1111 5500 0000 0000 0005",
+        "a@b.shape, matrix@vector.reshape, q@k.mT, run@train.py",
+        "text 12345 67890, contact 2023 2024 2025 x, phone 2023 2024 2025 x",
     ],
 )
 def test_numbers_dates_ids_code_and_placeholders_are_left_alone(text: str) -> None:
@@ -241,6 +260,40 @@ def test_lone_surrogates_are_text_like_any_other() -> None:
     assert mask("\ud800 anna@example.org \udfff") == "\ud800 <EMAIL> \udfff"
 
 
+def test_numbers_and_keys_of_tool_calls_are_redacted() -> None:
+    arguments: dict[str, Json] = {"card": 4111111111111111, "phone": 2125550187, "n": 3, "ok": True, "x": [1.5]}
+    row = called(arguments | {"a@b.org": "first", "c@d.org": "second"})
+    (found,) = pii_rule(settings())([row])
+    assert isinstance(found, Changed)
+    assert found.counts == {"card": 1, "phone": 1, "email": 2}
+    assert found.example.messages[-1].tool_calls[0].arguments == {
+        **{"card": "<CARD>", "phone": "<PHONE>", "n": 3, "ok": True, "x": [1.5]},
+        **{"<EMAIL>": "first", "<EMAIL>_": "second"},
+    }
+    assert found.example == with_id(found.example)
+
+
+def test_a_row_with_a_number_to_drop_in_a_tool_call_goes() -> None:
+    assert pii_rule(settings(card="drop"))([called({"card": 4111111111111111})]) == ["holds 1 card"]
+
+
+def test_descriptions_of_tools_are_redacted() -> None:
+    tool: Json = {"name": "mail", "description": "mails anna@example.org", "limit": 3}
+    row = with_id(replace(ask("hello", "hi"), tools=(tool,)))
+    (found,) = pii_rule(settings())([row])
+    assert isinstance(found, Changed)
+    assert found.counts == {"email": 1}
+    assert found.example.tools == ({"name": "mail", "description": "mails <EMAIL>", "limit": 3},)
+    assert pii_rule(settings("drop"))([row]) == ["holds 1 email"]
+
+
+def test_the_rule_and_mask_agree_on_what_a_placeholder_lays_bare() -> None:
+    text = "536-22-1234 4111111111111111"
+    (found,) = pii_rule(settings())([ask(text, "ok")])
+    assert isinstance(found, Changed)
+    assert found.example.messages[0].content == mask(text) == "<NATIONAL_ID> <CARD>"
+
+
 # --- time
 
 
@@ -258,6 +311,10 @@ HOSTILE = {
     "colons": "2001:",
     "accounts": "DE89 3704 ",
     "cards": "4111 1111 1111 1111 ",
+    "cards in a row": "4111111111111111 ",
+    "IP addresses in a row": "81.2.69.142/",
+    "short IP addresses": "1.1.1.1 ",
+    "labelled numbers": "2125550187: ",
     "signs": "=",
     "assignments": 'password="a1',
     "key begins": "-----BEGIN PRIVATE KEY-----\n",
@@ -273,9 +330,20 @@ HOSTILE = {
 def test_hostile_text_takes_linear_time(unit: str) -> None:
     text = (unit * 100_000)[:100_000]
     start = process_time()
-    find("+" + text + "x@")
+    (finding,) = pii_rule(settings())([ask("card phone ip 8.8.8.8 " + text, "+" + text + "x@")])
+    assert not isinstance(finding, str)
     # quadratic time would be minutes; linear is below a second on a slow machine
     assert process_time() - start < 10
+
+
+def test_all_cards_of_a_long_row_go() -> None:
+    row = ask("card " + "4111111111111111 " * 1200, "ok")
+    start = process_time()
+    (found,) = pii_rule(settings())([row])
+    assert process_time() - start < 2
+    assert isinstance(found, Changed)
+    assert found.counts == {"card": 1200}
+    assert found.example.messages[0].content == "card " + "<CARD> " * 1200
 
 
 def test_prose_shows_no_sign_and_every_planted_thing_does() -> None:

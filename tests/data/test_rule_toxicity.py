@@ -125,7 +125,7 @@ def test_a_hit_is_a_word_of_the_lexicon_between_other_signs(parts: list[str]) ->
     [
         (("xx",), (), r"clean\.toxicity\.languages: there is no lexicon for 'xx'; allowed are ar, cs, "),
         (("zh",), (), r"clean\.toxicity\.languages: there is no lexicon for 'zh'"),
-        (("en",), ("tree", "sex", "Flower"), r"clean\.toxicity\.allowed_words: no lexicon holds 'flower', 'tree'; rem"),
+        (("en",), ("Flower", "sex", "tree"), r"allowed_words: no lexicon holds 'Flower', 'tree'; take them off"),
     ],
 )
 def test_an_unknown_language_or_allowed_word_is_one_clear_line(

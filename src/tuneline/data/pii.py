@@ -3,9 +3,11 @@
 Damaged data is worse than a number too many: dates, prices, ids, hashes, version numbers and code stay as they are.
 """
 
+import json
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 from tuneline.config.schema import PiiRuleConfig
@@ -14,7 +16,7 @@ from tuneline.data.credentials import find_passwords, find_tokens
 from tuneline.data.finding import Changed, Finding, Rule, each
 from tuneline.data.identifiers import find_cards, find_ibans, find_national_ids
 from tuneline.data.phones import find_phones
-from tuneline.data.records import Example, contents, with_contents
+from tuneline.data.records import Example, Json, Message, ToolCall, contents, with_contents, with_id
 from tuneline.data.signs import NO_SIGN, Signs, number_regions, signs
 
 Kind = Literal["email", "phone", "ip", "card", "iban", "national_id", "secret"]
@@ -28,7 +30,7 @@ _PRECEDENCE: tuple[Kind, ...] = ("secret", "email", "iban", "card", "national_id
 def pii_rule(settings: PiiRuleConfig) -> Rule:
     """Puts placeholders such as <EMAIL> in the place of redacted kinds; a row with a kind to drop goes.
 
-    meta stays as it is: the task needs it.
+    In tool calls and tools the numbers and the keys are looked at as well. meta stays as it is: the task needs it.
     """
     actions = _actions(settings)
     dropped = frozenset(kind for kind in KINDS if actions[kind] == "drop")
@@ -65,13 +67,75 @@ def _actions(settings: PiiRuleConfig) -> dict[Kind, str]:
 
 def _finding(example: Example, kinds: Sequence[Kind], dropped: frozenset[Kind]) -> Finding:
     texts = contents(example)
-    if signs("\n".join(texts)) == NO_SIGN:  # once per row: most rows end here
+    structure = _structure(example)
+    if signs("\n".join([*texts, *structure])) == NO_SIGN:  # once per row: most rows end here
         return None
     counts: Counter[str] = Counter()
     changed = with_contents(example, [_settled(text, kinds, counts) for text in texts])
+    if structure:
+        changed = _with_settled_structure(changed, kinds, counts)
     if reasons := [f"{counts[kind]} {kind}" for kind in KINDS if kind in dropped and counts[kind]]:
         return "holds " + ", ".join(reasons)
     return Changed(changed, counts) if counts else None
+
+
+def _structure(example: Example) -> list[str]:
+    """Tool calls and tools as JSON, to look for signs in their numbers and keys; most rows have none."""
+    calls = [call for turn in _turns(example) if turn.tool_calls for call in turn.tool_calls]
+    if not calls and not example.tools:
+        return []
+    parts = [*(dict(call.arguments) for call in calls), *example.tools]
+    return [json.dumps(part, ensure_ascii=False) for part in parts]
+
+
+def _turns(example: Example) -> tuple[Message, ...]:
+    return example.messages + example.chosen + example.rejected
+
+
+def _with_settled_structure(example: Example, kinds: Sequence[Kind], counts: Counter[str]) -> Example:
+    def settled(turns: tuple[Message, ...]) -> tuple[Message, ...]:
+        return tuple(replace(turn, tool_calls=tuple(map(call_settled, turn.tool_calls))) for turn in turns)
+
+    def call_settled(call: ToolCall) -> ToolCall:
+        return replace(call, arguments=_settled_object(call.arguments, kinds, counts))
+
+    tools = tuple(_settled_json(tool, kinds, counts) for tool in example.tools)
+    parts = [settled(turns) for turns in (example.messages, example.chosen, example.rejected)]
+    return with_id(replace(example, messages=parts[0], chosen=parts[1], rejected=parts[2], tools=tools))
+
+
+def _settled_json(value: Json, kinds: Sequence[Kind], counts: Counter[str], key: str = "") -> Json:
+    match value:
+        case str():
+            return _settled(value, kinds, counts)
+        case bool() | None:
+            return value
+        case int() | float():
+            return _settled_number(value, kinds, counts, key)
+        case list():
+            return [_settled_json(item, kinds, counts, key) for item in value]
+        case dict():
+            return _settled_object(value, kinds, counts)
+
+
+def _settled_object(value: Mapping[str, Json], kinds: Sequence[Kind], counts: Counter[str]) -> dict[str, Json]:
+    result: dict[str, Json] = {}
+    for key, item in value.items():
+        new_key = _settled(key, kinds, counts)
+        while new_key in result:  # two addresses may have become one placeholder, and no value may be lost
+            new_key += "_"
+        result[new_key] = _settled_json(item, kinds, counts, key)
+    return result
+
+
+def _settled_number(number: float, kinds: Sequence[Kind], counts: Counter[str], key: str) -> Json:
+    """The number, or the placeholder in its place; its key is its label."""
+    text = f"{key}: {number}"
+    for kind, begin, end in find(text, kinds):
+        if begin == text.rindex(" ") + 1 and end == len(text):
+            counts[kind] += 1
+            return placeholder(kind)
+    return number
 
 
 def _settled(text: str, kinds: Sequence[Kind], counts: Counter[str]) -> str:

@@ -10,9 +10,7 @@ from tuneline.data.records import Example, Message
 _WORD = re.compile(r"[^\W_]+")
 _ASCII_WORDS = bytes(byte if byte < 0x80 and chr(byte).isalnum() else 0x20 for byte in range(256))
 # Between the words of a prompt; every other sign makes another prompt: "Is 7 > 5?" is not "Is 7 < 5?".
-_BETWEEN = re.compile(
-    "[\\s.,;:?'\"`\u00b4\u2026\u00b7\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb\u2013\u2014。，、；：？「」『』（）]+"
-)
+_BETWEEN = re.compile(r"""(?:[\s.,;:?'"`´…·‘’‚“”„«»–—。，、；：？！「」『』（）]|!(?!=))+""")
 
 
 def group_key(example: Example) -> str:

@@ -61,11 +61,17 @@ def _entries(settings: ToxicityRuleConfig) -> list[str]:
             )
     found = _words(settings.languages)
     allowed = {word.lower() for word in settings.allowed_words}
-    # One list of allowed words serves every choice of languages.
-    if unknown := allowed - found and allowed - _words(_LEXICONS):
-        named = ", ".join(map(repr, sorted(unknown)))
-        raise DataError(f"clean.toxicity.allowed_words: no lexicon holds {named}; remove what is not there")
+    if not allowed <= found:
+        _check_known(settings.allowed_words)
     return sorted(found - allowed - {""})
+
+
+def _check_known(allowed_words: Sequence[str]) -> None:
+    """An allowed word of any lexicon will do: one list serves every choice of languages."""
+    known = _words(_LEXICONS)
+    if unknown := [word for word in allowed_words if word.lower() not in known]:
+        named = ", ".join(map(repr, unknown))
+        raise DataError(f"clean.toxicity.allowed_words: no lexicon holds {named}; take them off the list")
 
 
 def _words(languages: Iterable[str]) -> set[str]:
