@@ -137,7 +137,7 @@ def test_a_real_server_rewrites_rows_once(server: tuple[str, Path], folder: Path
 
 
 def test_a_row_beyond_the_servers_context_is_rejected_with_its_words(server: tuple[str, Path], folder: Path) -> None:
-    long = make_example("pool", 1, (Message("user", "SELECT name " * 600), Message("assistant", "a")), None, {})
+    long = make_example("pool", 1, (Message("user", "SELECT title " * 600), Message("assistant", "a")), None, {})
     short = read_examples(folder / "examples.jsonl")
     write_examples(folder / "examples.jsonl", [long, *short[:2]])
     done = run_stage(folder, server[0], "out")
