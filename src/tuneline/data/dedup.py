@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tuneline.config.schema import CleanConfig, NearDuplicatesRuleConfig
 from tuneline.data.minhash import band_keys_of
 from tuneline.data.records import Example, id_number
-from tuneline.data.shingles import Grams, Hashes, mixed, offsets_of, runs, sequence_keys, sums, words
+from tuneline.data.shingles import Grams, Hashes, mixed, offsets_of, recalled_words, runs, sequence_keys, sums, words
 
 Indexes = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -62,7 +62,7 @@ def _keys_of(examples: Sequence[Example], rules: CleanConfig) -> Keys:
     if not (rules.folded_duplicates.enabled or rules.near_duplicates.enabled):
         return Keys(content, content, np.empty((len(examples), 0), np.uint64))
     parts = [list(_parts(example)) for example in examples]
-    of_parts = words([text for row in parts for _, text in row])
+    of_parts = recalled_words([text for row in parts for _, text in row])
     numbers = np.array([number for row in parts for number, _ in row], np.uint64)
     n_parts = np.fromiter(map(len, parts), np.int64, len(parts))
     folded = sums(mixed(_folded_keys(of_parts, parts) + numbers), offsets_of(n_parts))

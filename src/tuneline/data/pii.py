@@ -68,10 +68,11 @@ def _actions(settings: PiiRuleConfig) -> dict[Kind, str]:
 def _finding(example: Example, kinds: Sequence[Kind], dropped: frozenset[Kind]) -> Finding:
     texts = contents(example)
     structure = _structure(example)
-    if signs("\n".join([*texts, *structure])) == NO_SIGN:  # once per row: most rows end here
+    if signs("\n".join(texts + structure)) == NO_SIGN:  # once per row: most rows end here
         return None
     counts: Counter[str] = Counter()
-    changed = with_contents(example, [_settled(text, kinds, counts) for text in texts])
+    settled = [_settled(text, kinds, counts) for text in texts]
+    changed = with_contents(example, settled) if counts else example
     if structure:
         changed = _with_settled_structure(changed, kinds, counts)
     if reasons := [f"{counts[kind]} {kind}" for kind in KINDS if kind in dropped and counts[kind]]:
@@ -81,15 +82,14 @@ def _finding(example: Example, kinds: Sequence[Kind], dropped: frozenset[Kind]) 
 
 def _structure(example: Example) -> list[str]:
     """Tool calls and tools as JSON, to look for signs in their numbers and keys; most rows have none."""
-    calls = [call for turn in _turns(example) if turn.tool_calls for call in turn.tool_calls]
+    calls: list[ToolCall] = []
+    for turn in example.messages + example.chosen + example.rejected:
+        if turn.tool_calls:
+            calls += turn.tool_calls
     if not calls and not example.tools:
         return []
     parts = [*(dict(call.arguments) for call in calls), *example.tools]
     return [json.dumps(part, ensure_ascii=False) for part in parts]
-
-
-def _turns(example: Example) -> tuple[Message, ...]:
-    return example.messages + example.chosen + example.rejected
 
 
 def _with_settled_structure(example: Example, kinds: Sequence[Kind], counts: Counter[str]) -> Example:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tuneline.config.schema import RepetitionRuleConfig
 from tuneline.data.finding import Finding, Rule
 from tuneline.data.records import Example
-from tuneline.data.shingles import Grams, Hashes, Offsets, offsets_of, words
+from tuneline.data.shingles import Grams, Hashes, Offsets, offsets_of, remembered_words, words
 from tuneline.data.turns import learned, place
 
 _FENCED = re.compile(r"^ {0,3}(```|~~~).*?(?:^ {0,3}\1|\Z)", re.DOTALL | re.MULTILINE)
@@ -62,7 +62,7 @@ def _judge(examples: Sequence[Example], settings: RepetitionRuleConfig) -> list[
     findings: list[Finding] = [None] * len(examples)
     # A word is a character at least: shorter texts have too few words.
     texts = [text for text in _texts(examples) if len(text.prose) >= settings.min_words]
-    of = words([text.prose for text in texts])
+    of = remembered_words([text.prose for text in texts])
     enough = (np.diff(of.offsets) >= settings.min_words).tolist()
     suspects = _suspects(of, settings).tolist()
     most_lines = settings.max_duplicate_line_fraction
