@@ -193,6 +193,8 @@ def settings(**changed: Any) -> TrainConfig:
         "max_grad_norm": 1.0,
         "logging_steps": 1,
         "eval_steps": 2,
+        "save_steps": 100,
+        "save_total_limit": 2,
         "early_stopping_patience": None,
         "max_truncated_fraction": 0.0,
     }

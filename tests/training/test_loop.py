@@ -28,7 +28,7 @@ def rows(n: int, first: int = 0) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def fit(tiny: ModuleType, base: Path) -> Train:
+def fit(tiny: ModuleType, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
     """Train a fresh model; returns it and the outcome."""
     from tuneline.model.loading import load_tokenizer
     from tuneline.model.methods import initial_model
@@ -58,6 +58,7 @@ def fit(tiny: ModuleType, base: Path) -> Train:
             machine,
             0,
             [],
+            tmp_path_factory.mktemp("checkpoints"),
         )
         return model, outcome
 

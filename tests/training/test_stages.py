@@ -84,6 +84,7 @@ def train(monkeypatch: pytest.MonkeyPatch, phase: str, init: str, out: str | Non
         phase=phase,
         tokens=f"data/tokens/{phase}",
         init=init,
+        checkpoints=".checkpoints",
         out=out or f"models/phase/{phase}",
         log=f"data/logs/{phase}.json",
         speed=f"reports/speed/train-{phase}.json",

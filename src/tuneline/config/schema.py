@@ -403,6 +403,8 @@ class TrainConfig(Strict):
     max_grad_norm: Positive  # gradients are scaled down to this L2 norm
     logging_steps: Count  # optimizer steps between points of the loss curve
     eval_steps: Count  # optimizer steps between validation losses
+    save_steps: Count  # optimizer steps between checkpoints: what a kill costs at most
+    save_total_limit: Annotated[int, Field(ge=2)]  # checkpoints on disk: the newest, and one in case it is damaged
     early_stopping_patience: Count | None  # evaluations without improvement before stopping; null: never
     max_truncated_fraction: Fraction  # inspect fails when it leaves out more rows than this
 

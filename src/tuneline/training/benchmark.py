@@ -1,6 +1,7 @@
 """Training speed against the plainest loop that takes the same steps: what the trainer costs on top of the model."""
 
 import math
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -94,7 +95,8 @@ def trainer_loop(
 ) -> Timing:
     """What the train stage does, without validation."""
     quiet = settings.model_copy(update={"early_stopping_patience": None, "logging_steps": phase.max_steps})
-    outcome = train(model, tokenizer, rows, [], phase, quiet, hardware, seed, [])
+    with tempfile.TemporaryDirectory(prefix="tuneline-") as folder:
+        outcome = train(model, tokenizer, rows, [], phase, quiet, hardware, seed, [], Path(folder))
     mean_after_first = outcome.log["log_history"][-1]["loss"]
     return Timing(float(outcome.speed["tokens_per_second"]), float(mean_after_first))
 

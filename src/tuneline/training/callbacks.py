@@ -1,13 +1,18 @@
 """What happens beside training: progress on the terminal, and the best weights kept."""
 
+import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from tqdm import tqdm  # type: ignore[import-untyped]  # no stubs
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
+
+_BEST, _COUNTS = "best.safetensors", "best.json"
 
 
 class BestWeights(TrainerCallback):
@@ -34,6 +39,20 @@ class BestWeights(TrainerCallback):
         if self._n_since_best >= self._patience:  # else it stays as it is: max_steps may have set it
             control.should_training_stop = True
 
+    def save(self, folder: Path) -> None:
+        """Write the best weights and the counts into `folder`, for `load` in another process."""
+        counts = {"n_since_best": self._n_since_best, "best_step": self.best_step, "loss": self.best_loss_nats}
+        (folder / _COUNTS).write_text(json.dumps(counts), encoding="utf-8")
+        save_file(self._best, folder / _BEST)
+
+    def load(self, folder: Path) -> None:
+        """Continue from what `save` wrote."""
+        counts = json.loads((folder / _COUNTS).read_text(encoding="utf-8"))
+        self._n_since_best, self.best_step, self.best_loss_nats = (
+            counts[key] for key in ("n_since_best", "best_step", "loss")
+        )
+        self._best = load_file(folder / _BEST)
+
     def restore(self, model: torch.nn.Module) -> None:
         """Put the weights of `best_step` back into `model`."""
         with torch.no_grad():
@@ -56,15 +75,15 @@ class Progress(TrainerCallback):
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
-        self._started = time.monotonic()
+        self._started, self._first_step = time.monotonic(), 0  # of this process: a resumed run begins later
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Open the bar, or say how much there is to do."""
-        self._started = time.monotonic()
+        self._started, self._first_step = time.monotonic(), state.global_step
         if sys.stderr.isatty():
-            self._bar = tqdm(total=state.max_steps, unit="step", dynamic_ncols=True)
+            self._bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True)
         else:
             _say(f"train: {state.max_steps} steps of {args.train_batch_size * args.gradient_accumulation_steps} rows")
 
@@ -81,7 +100,7 @@ class Progress(TrainerCallback):
             self._bar.set_postfix_str(text)
         elif figures:
             n_left = state.max_steps - state.global_step
-            seconds = (time.monotonic() - self._started) / max(1, state.global_step) * n_left
+            seconds = (time.monotonic() - self._started) / max(1, state.global_step - self._first_step) * n_left
             left = f", {seconds:.0f} s left" if n_left else ""
             _say(f"train: step {state.global_step}/{state.max_steps}, {text}{left}")
 

@@ -3,9 +3,9 @@
 import math
 import resource
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +17,12 @@ from tuneline.errors import DataError, EnvironmentProblem
 from tuneline.model.methods import TrainableModel
 from tuneline.model.saving import check_finite
 from tuneline.training.callbacks import BestWeights, LastStep, Progress
+from tuneline.training.checkpoints import newest_whole, remove_others
+from tuneline.training.interruption import Interrupted, StopRequest, stop_requests
 from tuneline.training.isolation import check_isolation
 from tuneline.training.objectives import TokenTrainer
 from tuneline.training.packing import choose_layout, sequences
+from tuneline.training.resuming import Checkpoints
 from tuneline.training.tokens import TokenRow
 
 CURVE_KEYS = ("step", "epoch", "loss", "eval_loss", "perplexity", "learning_rate", "grad_norm")
@@ -43,11 +46,13 @@ def train(
     hardware: HardwareConfig,
     seed: int,
     report_to: list[str],
+    checkpoints: Path,
 ) -> Outcome:
-    """Train `model` in place.
+    """Train `model` in place, from the newest whole checkpoint in folder `checkpoints` if there is one.
 
-    Raises `ModelError` at the first loss or gradient that is not finite, or when packing would leak; `DataError` for
-    early stopping without validation rows.
+    On a CPU weights and curve are those of a training that was never interrupted, bit for bit. Raises `ModelError` at
+    the first loss or gradient that is not finite, or when packing would leak; `DataError` for early stopping without
+    validation rows; `Interrupted` when a signal asked for an end, after a checkpoint was written.
     """
     _require_val_rows(val_rows, settings)
     layout = choose_layout(phase.packing, hardware.attn_implementation)
@@ -55,12 +60,15 @@ def train(
     best = None if settings.early_stopping_patience is None else BestWeights(settings.early_stopping_patience)
     data = sequences(train_rows, phase.packing, phase.max_length)
     val_data = by_length(sequences(val_rows, phase.packing, phase.max_length))
-    with tempfile.TemporaryDirectory(prefix="tuneline-") as scratch:
-        args = training_arguments(phase, settings, hardware, seed, bool(val_rows), report_to, scratch)
-        callbacks = [LastStep(), Progress(), *([best] if best else [])]
-        trainer = TokenTrainer(model, tokenizer, args, data, val_data, layout, callbacks)
+    resumed = _resumed(checkpoints)
+    args = training_arguments(phase, settings, hardware, seed, bool(val_rows), report_to, checkpoints)
+    with stop_requests() as request:
+        keeper = Checkpoints(request, best, resumed)
+        callbacks = [LastStep(), Progress(), *([best] if best else []), keeper]
+        keeper.trainer = trainer = TokenTrainer(model, tokenizer, args, data, val_data, layout, callbacks)
         trainer.remove_callback(PrinterCallback)
-        seconds = _run(trainer)
+        seconds = _run(trainer, resumed)
+    _refuse_unfinished(trainer, request, checkpoints)
     if best is not None:
         best.restore(model)
     check_finite(model)
@@ -81,12 +89,12 @@ def training_arguments(
     seed: int,
     has_val: bool,
     report_to: list[str],
-    scratch: str,
+    checkpoints: Path,
 ) -> SFTConfig:
-    """The configuration in Transformers' names. Nothing is saved on the way: `scratch` stays empty."""
+    """The configuration in Transformers' names."""
     at_once = hardware.micro_batch_size * hardware.num_devices
     args = SFTConfig(
-        output_dir=scratch,
+        output_dir=str(checkpoints),
         per_device_train_batch_size=hardware.micro_batch_size,
         per_device_eval_batch_size=hardware.eval_batch_size,
         gradient_accumulation_steps=settings.global_batch_size // at_once,
@@ -105,7 +113,9 @@ def training_arguments(
         logging_nan_inf_filter=False,  # it would hide what `TokenTrainer` stops for
         eval_strategy="steps" if has_val else "no",
         eval_steps=settings.eval_steps,
-        save_strategy="no",
+        save_strategy="steps",
+        save_steps=settings.save_steps,
+        save_total_limit=settings.save_total_limit,
         seed=seed,
         use_cpu=hardware.device == "cpu",
         bf16=hardware.precision == "bf16",
@@ -127,11 +137,31 @@ def by_length(packs: list[list[TokenRow]]) -> list[list[TokenRow]]:
     return sorted(packs, key=lambda sequence: -sum(len(row.input_ids) for row in sequence))
 
 
-def _run(trainer: TokenTrainer) -> float:
-    """Train; returns the seconds spent on training alone, without the validations in between."""
+def _resumed(checkpoints: Path) -> Path | None:
+    """The checkpoint to continue from; damaged ones are named and removed."""
+    resumed, problems = newest_whole(checkpoints)
+    for line in problems:
+        print(f"train: not used: {line}", file=sys.stderr)
+    if resumed is not None:
+        print(f"train: continues from {resumed}", file=sys.stderr)
+    remove_others(checkpoints, resumed)
+    return resumed
+
+
+def _refuse_unfinished(trainer: TokenTrainer, request: StopRequest, checkpoints: Path) -> None:
+    step, n_steps = trainer.state.global_step, trainer.state.max_steps
+    if request.name is not None and step < n_steps:
+        raise Interrupted(
+            f"train: {request.name} at step {step} of {n_steps}; the checkpoint is in {checkpoints}; "
+            "the same command continues from it"
+        )
+
+
+def _run(trainer: TokenTrainer, resumed: Path | None) -> float:
+    """Train; returns the seconds that this process spent on training alone, without the validations in between."""
     set_seed(trainer.args.seed)
     started = time.perf_counter()
-    trainer.train()
+    trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     return time.perf_counter() - started - trainer.eval_seconds
 
 

@@ -143,6 +143,9 @@ class TokenTrainer(SFTTrainer):
                 "train.warmup_ratio, or choose hardware.precision bf16 instead of fp16"
             )
 
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """TRL writes one beside every checkpoint; the package stage writes ours."""
+
     def _send_telemetry(self) -> None:
         """TRL reports each training to its makers; a reproducible run talks to nobody."""
 
