@@ -22,12 +22,19 @@ class TunelineResolvers(SearchPathPlugin):
         conf = Path(folders[0].removeprefix("file://"))
         OmegaConf.register_new_resolver("conf_digest", lambda: conf_digest(conf), replace=True)
         OmegaConf.register_new_resolver("with_outtype", with_outtype, replace=True)
+        OmegaConf.register_new_resolver("when_set", when_set, replace=True)
         OmegaConf.register_new_resolver("pick", pick, replace=True)
 
 
 def with_outtype(outtype: str, quants: object) -> object:
     """`f16` and `[q8_0]` as `[f16, q8_0]`: the files that export makes. No list stays, for the schema."""
     return ListConfig([outtype, *quants]) if isinstance(quants, ListConfig) else quants
+
+
+def when_set(value: object, then: object, otherwise: object) -> object:
+    """One of two lists, by whether a value that may be null is given. No list stays, for the schema."""
+    chosen = otherwise if value is None else then
+    return ListConfig(list(chosen)) if isinstance(chosen, list | ListConfig) else chosen
 
 
 def pick(choice: str, table: DictConfig) -> object:

@@ -341,6 +341,7 @@ def _export(export: ExportConfig, addressable: int) -> Iterator[str]:
     if export.verified != expected:
         allowed = f"is outtype and quants: {_listed(expected)}; set those"
         yield _refused("export.verified", _listed(export.verified), allowed)
+    yield from _imatrix(export, addressable)
     if len(set(export.quants)) < len(export.quants):
         yield _refused("export.quants", _listed(export.quants), "is each type once")
     if export.package not in export.verified:
@@ -350,3 +351,19 @@ def _export(export: ExportConfig, addressable: int) -> Iterator[str]:
     if export.n_ctx > addressable:
         allowed = f"is at most model.max_position_embeddings = {addressable} tokens"
         yield _refused("export.n_ctx", export.n_ctx, allowed)
+
+
+def _imatrix(export: ExportConfig, addressable: int) -> Iterator[str]:
+    is_on = export.imatrix is not None
+    computed: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+        "calibrated": (export.calibrated, ("imatrix",) if is_on else ()),
+        "plain": (export.plain, () if is_on else export.quants),
+        "weighted": (export.weighted, export.quants if is_on else ()),
+    }
+    for name, (found, expected) in computed.items():
+        if found != expected:
+            allowed = f"is [{_listed(expected)}], by export.imatrix and export.quants; set those"
+            yield _refused(f"export.{name}", _listed(found), allowed)
+    if export.imatrix is not None and export.imatrix.n_ctx > addressable:
+        allowed = f"is at most model.max_position_embeddings = {addressable} tokens"
+        yield _refused("export.imatrix.n_ctx", export.imatrix.n_ctx, allowed)

@@ -453,11 +453,22 @@ class BudgetConfig(Strict):
     execution_accuracy_drop: Fraction  # loss of task score, 0..1; at most
 
 
+class ImatrixConfig(Strict):
+    """The importance matrix that quants are made with."""
+
+    n_rows: Count  # training conversations, or all there are
+    n_ctx: Count  # tokens of one piece of them
+
+
 class ExportConfig(Strict):
     """GGUF files."""
 
     outtype: OutType  # type the converter writes; the quants are made from it
     quants: QuantTypes
+    imatrix: ImatrixConfig | None  # null: every weight counts the same
+    calibrated: Annotated[tuple[Literal["imatrix"], ...], Field(strict=False)]  # with imatrix: its stage
+    plain: QuantTypes  # without imatrix: the quants
+    weighted: QuantTypes  # with imatrix: the quants
     verified: GgufTypes  # outtype, then the quants: conf/ computes it
     package: GgufType  # the file in models/deploy
     verify_examples: Count  # held-out rows for the comparison of logits

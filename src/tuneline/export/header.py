@@ -3,11 +3,15 @@
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (version 3, little-endian).
 """
 
+import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tuneline.errors import ModelError
 
@@ -36,11 +40,15 @@ _TENSOR_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """`shape` is llama.cpp's order: the row length (what quantisation blocks divide) comes first."""
+    """`shape` is llama.cpp's order: the row length (what quantisation blocks divide) comes first.
+
+    `offset` is in bytes, from where the tensors' data begins.
+    """
 
     name: str
     shape: tuple[int, ...]
     type: str
+    offset: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,34 @@ def read_header(path: Path) -> Header:
             return _header(file)
         except (struct.error, UnicodeDecodeError, KeyError, ValueError) as error:
             raise ModelError(f"{path}: not a readable GGUF file ({error}); convert or quantise it again") from error
+
+
+def read_floats(path: Path) -> dict[str, NDArray[np.float32]]:
+    """Every tensor of type F32, flat, by its name. Raises `ModelError` as `read_header` does, or where data ends."""
+    with path.open("rb") as file:
+        try:
+            header = _header(file)
+            start = _aligned(file.tell(), header.metadata)
+            return {tensor.name: _floats(file, start, tensor) for tensor in header.tensors if tensor.type == "F32"}
+        except (struct.error, UnicodeDecodeError, KeyError, ValueError) as error:
+            raise ModelError(f"{path}: not a readable GGUF file ({error}); compute it again") from error
+
+
+def _aligned(position: int, metadata: Mapping[str, Value]) -> int:
+    """Where the tensors' data begins: the next multiple of the alignment, 32 where the file says nothing."""
+    match metadata.get("general.alignment", 32):
+        case int(alignment) if alignment > 0:
+            return -(-position // alignment) * alignment
+    raise ValueError("general.alignment is no positive number")
+
+
+def _floats(file: BinaryIO, start: int, tensor: Tensor) -> NDArray[np.float32]:
+    file.seek(start + tensor.offset)
+    n_bytes = 4 * math.prod(tensor.shape)
+    data = file.read(n_bytes)
+    if len(data) != n_bytes:
+        raise ValueError(f"it ends inside {tensor.name}")
+    return np.frombuffer(data, dtype="<f4").astype(np.float32)
 
 
 def _header(file: BinaryIO) -> Header:
@@ -75,8 +111,7 @@ def _tensor(file: BinaryIO) -> Tensor:
     name = _string(file)
     shape = tuple(_integer(file, "<Q") for _ in range(_integer(file, "<I")))
     type_name = _TENSOR_TYPES[_integer(file, "<I")]
-    _integer(file, "<Q")  # the offset of its data
-    return Tensor(name, shape, type_name)
+    return Tensor(name, shape, type_name, _integer(file, "<Q"))
 
 
 def _value(file: BinaryIO, kind: int) -> Value:

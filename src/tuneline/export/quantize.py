@@ -7,9 +7,11 @@ from pathlib import Path
 
 import llama_cpp
 
+from tuneline.config.explain import did_you_mean
 from tuneline.config.schema import GgufType, QuantType
 from tuneline.errors import ConfigError, ModelError
 from tuneline.export.header import Header, Tensor, read_header
+from tuneline.export.importance import Importance
 from tuneline.export.runtime import quiet
 from tuneline.output import atomic_file
 
@@ -38,15 +40,18 @@ FILE_TYPES: Mapping[GgufType, int] = {
 }
 
 
-def quantize(source: Path, out: Path, quant: QuantType) -> None:
+def quantize(source: Path, out: Path, quant: QuantType, importance: Importance | None = None) -> None:
     """Write `source`, a GGUF of 16 or 32 bit, as `out` in llama.cpp's file type `quant`.
 
+    With `importance` (the mean square of each input channel, by weight matrix) a rounding error counts by it.
     Raises `ModelError` when llama.cpp fails, or when no weight can have the type: each row of weights must be a
     multiple of 256 for the k- and i-quants (32 for the others), and llama.cpp silently takes another type if not.
     """
     _check_source(source, quant)
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = FILE_TYPES[quant]
+    entries = _native_importance(importance) if importance is not None else None
+    params.imatrix = entries  # `entries` owns the memory until llama.cpp is done
     with atomic_file(out) as temporary, quiet() as errors:
         code = llama_cpp.llama_model_quantize(_native(source), _native(temporary), ctypes.byref(params))
         if code != 0:
@@ -55,12 +60,23 @@ def quantize(source: Path, out: Path, quant: QuantType) -> None:
             )
 
 
+def _native_importance(importance: Importance) -> ctypes.Array[llama_cpp.llama_model_imatrix_data]:
+    """An array that ends with an empty entry, as llama_model_quantize reads it; it keeps the values alive."""
+    entries = (llama_cpp.llama_model_imatrix_data * (len(importance) + 1))()
+    for entry, (name, values) in zip(entries, sorted(importance.items()), strict=False):
+        entry.name, entry.size = name.encode("utf-8"), len(values)
+        entry.data = (ctypes.c_float * len(values))(*values.tolist())
+    return entries
+
+
 def gguf_type(name: str) -> GgufType:
     """`name` as a type that a file of this pipeline can have; `ConfigError` if it is none."""
     for file_type in FILE_TYPES:
         if file_type == name:
             return file_type
-    raise ConfigError(f"export: '{name}' is not a llama.cpp type; one of {', '.join(FILE_TYPES)}")
+    raise ConfigError(
+        f"export: '{name}' is not a llama.cpp type; one of {', '.join(FILE_TYPES)}{did_you_mean(name, FILE_TYPES)}"
+    )
 
 
 def quant_type(name: str) -> QuantType:

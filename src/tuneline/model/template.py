@@ -59,6 +59,13 @@ def render_text(
     return _render_text(tokenizer, messages, tools, template, add_generation_prompt=True)
 
 
+def render_conversation(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Sequence[Json] = ()
+) -> str:
+    """The whole conversation as text, without the opening of another answer."""
+    return _render_text(tokenizer, messages, tools, None, add_generation_prompt=False)
+
+
 def tools_problem(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Sequence[Json]) -> str | None:
     """What of tools, their calls and results the chat template cannot show; None when it shows all there is.
 

@@ -1,0 +1,24 @@
+"""Measure on training rows how much each input channel matters, for quants made with that importance matrix."""
+
+from tuneline.config.params import read_params
+from tuneline.data.records import read_examples
+from tuneline.entry import run, stage_arguments
+from tuneline.export.importance import calibration_rows, calibration_text, compute
+from tuneline.export.llama_cpp import installed_tool
+from tuneline.model.loading import load_tokenizer_from
+from tuneline.output import write_text
+
+
+def main() -> None:
+    args = stage_arguments(__doc__, "train", "merged", "source", "text", "out")
+    params = read_params(args.params)
+    settings = params.export.imatrix
+    assert settings is not None, "export.calibrated is empty without export.imatrix; config.rules holds it"
+    rows = calibration_rows(read_examples(args.train), settings.n_rows)
+    write_text(args.text, calibration_text(load_tokenizer_from(args.merged), rows))
+    compute(installed_tool("llama-imatrix"), args.source, args.text, args.out, n_ctx=settings.n_ctx)
+    print(f"{args.out}: importance matrix of {len(rows):,} training rows")
+
+
+if __name__ == "__main__":
+    run(main)
