@@ -2,12 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from tuneline.evaluation.names import interval_names
 from tuneline.evaluation.statistics import (
     bootstrap_mean_interval,
     bootstrap_ratio_interval,
+    clustered_ratio_error,
     mcnemar_p_value,
     paired_difference_interval,
     wilson_interval,
@@ -99,3 +101,23 @@ def test_nothing_observed_has_no_interval() -> None:
         wilson_interval(0, 0, 0.95)
     with pytest.raises(ValueError, match="at least one"):
         bootstrap_mean_interval([], 0.95, seed=0)
+
+
+def test_error_of_a_ratio_is_the_textbook_one_where_all_clusters_are_of_one_size() -> None:
+    """Then it is the error of a mean: standard deviation over the root of n."""
+    values = [1.0, 2.0, 4.0, 9.0]
+    expected = np.std(values, ddof=1) / 2 / 3
+    assert clustered_ratio_error(values, [3.0] * 4) == pytest.approx(expected)
+
+
+def test_error_of_a_ratio_is_nearly_that_of_the_bootstrap() -> None:
+    rng = np.random.default_rng(1)
+    sizes = rng.integers(5, 50, size=300).astype(float)
+    sums = sizes * rng.normal(0.1, 0.05, size=300)
+    low, high = bootstrap_ratio_interval(sums.tolist(), sizes.tolist(), 0.95, seed=2)
+    assert clustered_ratio_error(sums.tolist(), sizes.tolist()) == pytest.approx((high - low) / 3.92, rel=0.05)
+
+
+def test_one_cluster_has_no_error() -> None:
+    with pytest.raises(ValueError, match="at least two clusters"):
+        clustered_ratio_error([1.0], [2.0])

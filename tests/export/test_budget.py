@@ -9,7 +9,7 @@ from tuneline.errors import BudgetError
 from tuneline.export.budget import check_budget
 
 BUDGET = BudgetConfig(kl_mean_nats=0.01, top1_agreement=0.95, execution_accuracy_drop=0.02)
-GOOD = {"kl_mean_nats": 0.01, "top1_agreement": 0.95, "execution_accuracy_drop": 0.02}
+GOOD = {"kl_mean_nats": 0.01, "top1_agreement": 0.95, "execution_accuracy_drop": 0.02, "ended_drop": 0.02}
 
 
 def test_figures_on_the_edge_pass() -> None:
@@ -18,7 +18,7 @@ def test_figures_on_the_edge_pass() -> None:
 
 @pytest.mark.parametrize(
     ("figure", "value"),
-    [("kl_mean_nats", 0.011), ("top1_agreement", 0.949), ("execution_accuracy_drop", 0.03)],
+    [("kl_mean_nats", 0.011), ("top1_agreement", 0.949), ("execution_accuracy_drop", 0.03), ("ended_drop", 0.03)],
 )
 @pytest.mark.parametrize("broken", ["value", "nan"])
 def test_error_names_link_key_figure_budget_and_cause(figure: str, value: float, broken: str) -> None:
@@ -33,11 +33,11 @@ def test_error_names_link_key_figure_budget_and_cause(figure: str, value: float,
 
 def test_all_figures_outside_are_named_at_once() -> None:
     with pytest.raises(BudgetError, match=r"kl_mean_nats is 1.*; top1_agreement is 0.*; execution_accuracy_drop is 1"):
-        check_budget("q2_k", {"kl_mean_nats": 1, "top1_agreement": 0, "execution_accuracy_drop": 1}, BUDGET)
+        check_budget("q2_k", GOOD | {"kl_mean_nats": 1, "top1_agreement": 0, "execution_accuracy_drop": 1}, BUDGET)
 
 
 def test_task_without_execution_is_held_to_exact_match() -> None:
-    metrics = {"kl_mean_nats": 0, "top1_agreement": 1, "exact_match_drop": 0.5}
+    metrics = {"kl_mean_nats": 0, "top1_agreement": 1, "exact_match_drop": 0.5, "ended_drop": 0}
     with pytest.raises(BudgetError, match=r"exact_match_drop is 0\.5"):
         check_budget("q8_0", metrics, BUDGET)
 

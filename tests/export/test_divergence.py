@@ -45,3 +45,11 @@ def test_nan_in_the_logits_is_not_taken_for_agreement() -> None:
     divergence = Divergence()
     divergence.add(logits([0, 1]), logits([math.nan, 1]))
     assert math.isnan(divergence.metrics()["kl_mean_nats"])
+    assert math.isnan(divergence.metrics()["max_abs_logit_diff"])
+
+
+def test_mean_difference_is_over_every_logit() -> None:
+    divergence = Divergence()
+    divergence.add(logits([0, 1], [2, 0]), logits([0, 2], [5, 0]))
+    divergence.add(logits([0, 4]), logits([0, 4]))
+    assert divergence.metrics()["mean_abs_logit_diff"] == pytest.approx(4 / 6)

@@ -194,6 +194,7 @@ def test_perplexity_is_that_of_torch(tokenizer: "PreTrainedTokenizerBase", merge
         losses += torch.nn.functional.cross_entropy(logits, targets, reduction="none").tolist()
     assert metrics["perplexity_merged"] == pytest.approx(math.exp(sum(losses) / len(losses)), rel=1e-5)
     assert metrics["n_tokens"] == len(losses)
+    assert 0 < metrics["log_perplexity_ratio_se"] < 0.1
 
 
 def test_row_that_does_not_fit_says_which_key_to_raise(f16: Path) -> None:
@@ -232,3 +233,18 @@ def test_speed_is_positive_and_names_its_units(f16: Path) -> None:
         speed = measure_speed(runtime, [[1, 5, 6, 7]] * 3, load_s=0.5)
     assert set(speed) == {"load_s", "n_threads", "prompt_tokens_per_s", "generation_tokens_per_s"}
     assert min(speed.values()) > 0
+
+
+def test_memory_is_that_of_the_model_not_of_this_process(f16: Path) -> None:
+    from tuneline.export.memory import measure_memory
+
+    memory = measure_memory(f16, N_CTX, [1, 5, 6, 7])
+    assert f16.stat().st_size / 2**20 < memory["model_memory_mib"] < memory["peak_memory_mib"] < 250
+
+
+def test_broken_file_is_told_by_its_name_from_the_other_process(tmp_path: Path) -> None:
+    from tuneline.export.memory import measure_memory
+
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ModelError, match=r"broken\.gguf: its memory cannot be measured: .*cannot load it"):
+        measure_memory(tmp_path / "broken.gguf", N_CTX, [1])

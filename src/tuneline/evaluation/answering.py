@@ -37,6 +37,7 @@ class Answer:
 
     example: Example
     predicted: str
+    ended: bool  # by a token of the model's own, before max_new_tokens did
     score: Score
     likelihood: Likelihood
 
@@ -110,7 +111,9 @@ def answer_all(model: PreTrainedModel, questions: Questions, scorer: Scorer, bat
     measured = perf_counter()
     predictions = [decode_answer(questions.tokenizer, answer_ids) for answer_ids in answers_ids]
     scores = scorer.score(predictions)
-    rows = map(Answer, questions.examples, predictions, scores, likelihoods)
+    # the token that ends an answer is not among its ids: one of full length was cut off
+    ended = [len(answer_ids) < questions.max_new_tokens for answer_ids in answers_ids]
+    rows = map(Answer, questions.examples, predictions, ended, scores, likelihoods)
     n_read = sum(len(conversation.input_ids) for conversation in questions.conversations)
     speed = {
         "generation_seconds": generated - started,
@@ -138,6 +141,7 @@ def _as_json(row: Answer) -> dict[str, Json]:
         "exact_match": row.score.exact_match,
         "execution_match": row.score.execution_match,
         "error": row.score.error,
+        "ended": row.ended,
         "nll_nats": float(f"{row.likelihood.nll_nats:.6g}"),
         "n_target_tokens": row.likelihood.n_target_tokens,
         "n_target_bytes": row.likelihood.n_target_bytes,

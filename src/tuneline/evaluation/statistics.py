@@ -51,6 +51,28 @@ def bootstrap_ratio_interval(
     return float(low), float(high)
 
 
+def clustered_ratio_error(numerators: Sequence[float], denominators: Sequence[float]) -> float:
+    """Standard error of sum(numerators) / sum(denominators), where a pair is a cluster drawn at random.
+
+    By linearisation (Cochran, Sampling Techniques, 3rd ed., equation 6.13, without the finite population): tokens of
+    one row depend on each other, so that counting them one by one would promise too much. One cluster says nothing
+    about the spread: raises `ValueError`.
+    """
+    n = len(numerators)
+    if n < 2:
+        raise ValueError("a standard error needs at least two clusters")
+    total = sum(denominators)
+    ratio = sum(numerators) / total
+    squares = sum((a - ratio * b) ** 2 for a, b in zip(numerators, denominators, strict=True))
+    return math.sqrt(squares * n / (n - 1)) / total
+
+
+def discordant_pairs(ours: Sequence[bool], theirs: Sequence[bool]) -> tuple[int, int]:
+    """On how many examples only we are right, and on how many only they are."""
+    pairs = list(zip(ours, theirs, strict=True))
+    return sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+
+
 def paired_difference_interval(ours: Sequence[bool], theirs: Sequence[bool], confidence: float, seed: int) -> Interval:
     """Bootstrap interval of mean(ours) - mean(theirs), both measured on the same examples."""
     differences = [float(a) - float(b) for a, b in zip(ours, theirs, strict=True)]
@@ -63,9 +85,7 @@ def mcnemar_p_value(ours: Sequence[bool], theirs: Sequence[bool]) -> float:
     Twice the binomial tail of the rarer kind of disagreement, at most 1 (McNemar 1947; exact form as in
     Agresti, Categorical Data Analysis, 3rd ed., section 11.1.1).
     """
-    pairs = list(zip(ours, theirs, strict=True))
-    only_ours = sum(a and not b for a, b in pairs)
-    only_theirs = sum(b and not a for a, b in pairs)
+    only_ours, only_theirs = discordant_pairs(ours, theirs)
     n = only_ours + only_theirs
     tail = sum(math.comb(n, k) for k in range(min(only_ours, only_theirs) + 1))
     return min(1.0, float(2 * tail / 2**n))

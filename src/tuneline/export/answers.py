@@ -3,31 +3,41 @@
 import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tuneline.data.records import Example, Json
 from tuneline.errors import DataError
 from tuneline.evaluation.heldout import expected_answer, prompt_messages
 from tuneline.evaluation.metrics import Metrics, score_metrics, score_name
+from tuneline.evaluation.statistics import discordant_pairs, mcnemar_p_value
 from tuneline.evaluation.tasks.scoring import Score
 from tuneline.output import write_text
 
 
-def read_reference(path: Path, examples: Iterable[Example]) -> dict[str, Score]:
-    """The tuned model's scores by example id, of those `examples` that it was evaluated on.
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One answer's score, and whether a token of the model's own `ended` it, before eval.max_new_tokens did."""
+
+    score: Score
+    ended: bool
+
+
+def read_reference(path: Path, examples: Iterable[Example]) -> dict[str, Judged]:
+    """The tuned model's answers by example id, of those `examples` that it was evaluated on.
 
     Raises `DataError` when there is none, or with file:line for a line that is no scored answer.
     """
     wanted = {example.id for example in examples}
     lines = path.read_text(encoding="utf-8").split("\n")
-    scores = dict(_scored(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line)
-    found = {id_: score for id_, score in scores.items() if id_ in wanted}
+    judged = dict(_judged(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line)
+    found = {id_: answer for id_, answer in judged.items() if id_ in wanted}
     if not found:
         raise DataError(f"{path}: none of its answers is to an example of the test split; run evaluate again")
     return found
 
 
-def _scored(line: str, place: str) -> tuple[str, Score]:
+def _judged(line: str, place: str) -> tuple[str, Judged]:
     with contextlib.suppress(ValueError):  # a line that is no JSON, because it was cut off for example
         match json.loads(line):
             case {
@@ -35,28 +45,52 @@ def _scored(line: str, place: str) -> tuple[str, Score]:
                 "exact_match": bool(exact),
                 "execution_match": None | bool() as execution,
                 "error": None | str() as error,
+                "ended": bool(ended),
             }:
-                return id_, Score(exact, execution, error)
-    raise DataError(f"{place}: not a scored answer (id, exact_match, execution_match, error); run evaluate again")
+                return id_, Judged(Score(exact, execution, error), ended)
+    raise DataError(
+        f"{place}: not a scored answer (id, exact_match, execution_match, error, ended); run evaluate again"
+    )
 
 
-def loss_metrics(scores: Sequence[Score], reference: Sequence[Score], confidence: float) -> Metrics:
-    """The task's scores with intervals, and how much of its own score the tuned model had more (`..._drop`)."""
+def loss_metrics(answers: Sequence[Judged], reference: Sequence[Judged], confidence: float) -> Metrics:
+    """The task's scores with intervals, and what the tuned model had more on the same examples.
+
+    `..._drop` is the loss of the task's own score, with McNemar's exact p-value and the two counts it compares;
+    `ended_drop` the share of answers that its stop token no longer ends.
+    """
+    scores = [answer.score for answer in answers]
+    metrics = score_metrics(scores, confidence) | _drop_metrics(scores, [answer.score for answer in reference])
+    n_ended, n_reference = (sum(answer.ended for answer in judged) for judged in (answers, reference))
+    return metrics | {
+        "ended_fraction": n_ended / len(answers),
+        "ended_fraction_tuned": n_reference / len(answers),
+        "ended_drop": (n_reference - n_ended) / len(answers),
+        "n_examples": len(answers),
+    }
+
+
+def _drop_metrics(scores: Sequence[Score], reference: Sequence[Score]) -> Metrics:
     name = score_name(scores)
-    metrics = score_metrics(scores, confidence)
+    ours, theirs = [score.is_correct for score in scores], [score.is_correct for score in reference]
+    won, lost = discordant_pairs(ours, theirs)
     # counted, then divided: 0.85 - 0.84 is more than 0.01 in floating point, and a budget of 0.01 would refuse it
-    lost = sum(score.is_correct for score in reference) - sum(score.is_correct for score in scores)
-    drop = lost / len(reference)
-    return metrics | {f"{name}_drop": drop, "n_examples": len(scores)}
+    return {
+        f"{name}_drop": (lost - won) / len(scores),
+        f"{name}_drop_p_value": mcnemar_p_value(ours, theirs),
+        "n_answers_lost": lost,
+        "n_answers_won": won,
+    }
 
 
-def write_answers(path: Path, examples: Iterable[Example], answers: Iterable[str], scores: Iterable[Score]) -> None:
+def write_answers(path: Path, examples: Iterable[Example], answers: Iterable[str], judged: Iterable[Judged]) -> None:
     """One JSON object a line, in the order of the examples."""
-    rows = map(_as_json, examples, answers, scores)
+    rows = map(_as_json, examples, answers, judged)
     write_text(path, "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows))
 
 
-def _as_json(example: Example, answer: str, score: Score) -> Mapping[str, Json]:
+def _as_json(example: Example, answer: str, judged: Judged) -> Mapping[str, Json]:
+    score = judged.score
     return {
         "id": example.id,
         "meta": dict(example.meta),
@@ -67,4 +101,5 @@ def _as_json(example: Example, answer: str, score: Score) -> Mapping[str, Json]:
         "exact_match": score.exact_match,
         "execution_match": score.execution_match,
         "error": score.error,
+        "ended": judged.ended,
     }

@@ -15,13 +15,18 @@ class Divergence:
 
     max_abs_logit_diff: float = 0.0
     max_abs_logit: float = 0.0
+    sum_abs_logit_diff: float = 0.0
+    n_logits: int = 0
     n_same_top1: int = 0
     kl_nats: list[float] = field(default_factory=list)
 
     def add(self, reference_NV: LogitsNV, other_NV: LogitsNV) -> None:
         reference, other = reference_NV.astype(np.float64), other_NV.astype(np.float64)
-        self.max_abs_logit_diff = max(self.max_abs_logit_diff, _max_abs(reference - other))
-        self.max_abs_logit = max(self.max_abs_logit, _max_abs(reference))
+        differences = np.abs(reference - other)
+        self.max_abs_logit_diff = _larger(self.max_abs_logit_diff, differences)
+        self.max_abs_logit = _larger(self.max_abs_logit, np.abs(reference))
+        self.sum_abs_logit_diff += float(differences.sum())
+        self.n_logits += differences.size
         self.n_same_top1 += int((reference.argmax(axis=1) == other.argmax(axis=1)).sum())
         self.kl_nats.extend(kl_divergence(reference, other).tolist())
 
@@ -37,6 +42,7 @@ class Divergence:
     def metrics(self) -> dict[str, float | int]:
         return {
             "max_abs_logit_diff": self.max_abs_logit_diff,
+            "mean_abs_logit_diff": self.sum_abs_logit_diff / self.n_logits,
             "relative_logit_diff": self.relative_logit_diff,
             "top1_agreement": self.n_same_top1 / self.n_tokens,
             "kl_mean_nats": float(np.mean(self.kl_nats)),
@@ -59,6 +65,6 @@ def log_softmax(logits_NV: Floats) -> Floats:
     return result
 
 
-def _max_abs(values: Floats) -> float:
+def _larger(so_far: float, values: Floats) -> float:
     """NaN stays NaN: a broken model must not pass for a close one."""
-    return float(np.abs(values).max())
+    return float(np.maximum(so_far, values.max()))

@@ -12,6 +12,7 @@ from tuneline.data.records import Example
 from tuneline.errors import BudgetError, ModelError
 from tuneline.evaluation.heldout import prompt_messages
 from tuneline.evaluation.metrics import Metrics
+from tuneline.evaluation.statistics import clustered_ratio_error
 from tuneline.export.divergence import Divergence, LogitsNV, log_softmax
 from tuneline.export.reference import reference_logits
 from tuneline.export.runtime import Runtime, Vocabulary
@@ -60,19 +61,19 @@ def check_prompts(
 
 @dataclass(slots=True)
 class AnswerLoss:
-    """Negative log-likelihood of answers, summed before it is divided: a long answer weighs more."""
+    """Negative log-likelihood of each answer; summed before it is divided, so that a long answer weighs more."""
 
-    nll_nats: float = 0.0
-    n_tokens: int = 0
+    nll_nats: list[float] = field(default_factory=list)
+    n_tokens: list[int] = field(default_factory=list)
 
     def add(self, logits_NV: LogitsNV, targets: Sequence[int]) -> None:
         log_p_NV = log_softmax(logits_NV.astype(np.float64))
-        self.nll_nats -= float(log_p_NV[np.arange(len(targets)), targets].sum())
-        self.n_tokens += len(targets)
+        self.nll_nats.append(-float(log_p_NV[np.arange(len(targets)), targets].sum()))
+        self.n_tokens.append(len(targets))
 
     @property
     def perplexity(self) -> float:
-        return math.exp(self.nll_nats / self.n_tokens)
+        return math.exp(sum(self.nll_nats) / sum(self.n_tokens))
 
 
 @dataclass(slots=True)
@@ -89,11 +90,24 @@ class Parity:
         self.gguf.add(gguf_NV, row.answer_ids)
 
     def metrics(self) -> Metrics:
-        return self.divergence.metrics() | {
+        perplexities: Metrics = {
             "perplexity": self.gguf.perplexity,
             "perplexity_merged": self.merged.perplexity,
             "perplexity_ratio": self.gguf.perplexity / self.merged.perplexity,
         }
+        return self.divergence.metrics() | perplexities | self._ratio_errors()
+
+    def _ratio_errors(self) -> Metrics:
+        """Standard errors of the log perplexity ratio, by row, and of the ratio itself (delta method).
+
+        None for a single row, which says nothing about the spread between rows.
+        """
+        if len(self.gguf.nll_nats) == 1:
+            return {}
+        lost_nats = [ours - theirs for ours, theirs in zip(self.gguf.nll_nats, self.merged.nll_nats, strict=True)]
+        error = clustered_ratio_error(lost_nats, self.gguf.n_tokens)
+        ratio = self.gguf.perplexity / self.merged.perplexity
+        return {"log_perplexity_ratio_se": error, "perplexity_ratio_se": ratio * error}
 
 
 def compare_answers(runtime: Runtime, merged: nn.Module, rows: Iterable[Row]) -> Metrics:

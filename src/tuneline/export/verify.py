@@ -14,6 +14,8 @@ from tuneline.evaluation.heldout import prompt_messages
 from tuneline.evaluation.metrics import Metrics
 from tuneline.evaluation.progress import in_batches
 from tuneline.export.gguf import chat_template, check_tokenizer
+from tuneline.export.golden import compare_templates
+from tuneline.export.memory import measure_memory
 from tuneline.export.parity import answer_row, check_prompts, check_stops, compare_answers, file_metrics
 from tuneline.export.quantize import check_file_type, n_fallback_tensors
 from tuneline.export.reference import REFERENCE
@@ -41,11 +43,12 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """`answers` are those of the GGUF, in the order of the examples it was asked."""
+    """`answers` are those of the GGUF, by the examples it was asked; `ended` says which a stop token ended."""
 
     metrics: Metrics
     speed: dict[str, float | int]
     answers: list[str]
+    ended: list[bool]
 
 
 def measure(
@@ -62,11 +65,14 @@ def measure(
     with Runtime(link.gguf, n_ctx_tokens=n_ctx, n_sequences=N_SEQUENCES) as runtime:
         load_s = perf_counter() - started
         check_prompts(link.name, tokenizer, chat_template(link.gguf), runtime.vocabulary, asked)
-        metrics = _compare(link, runtime, tokenizer, compared)
+        metrics = compare_templates(link.name, tokenizer, chat_template(link.gguf), runtime.vocabulary)
+        metrics |= _compare(link, runtime, tokenizer, compared)
         metrics |= file_metrics(runtime, n_fallback_tensors(link.gguf, link.type))
         prompts = [encode_prompt(tokenizer, prompt_messages(example), example.tools) for example in asked]
-        answers = _answer_all(runtime, prompts, max_new_tokens, f"{link.type}: answering")
-        return Measured(metrics, measure_speed(runtime, prompts, load_s), answers)
+        answers_ids = _answer_all(runtime, prompts, max_new_tokens, f"{link.type}: answering")
+        speed = measure_speed(runtime, prompts, load_s) | measure_memory(link.gguf, n_ctx, prompts[0])
+        answers = [runtime.vocabulary.decode(ids) for ids in answers_ids]
+        return Measured(metrics, speed, answers, [len(ids) < max_new_tokens for ids in answers_ids])
 
 
 def _compare(link: Link, runtime: Runtime, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> Metrics:
@@ -78,10 +84,10 @@ def _compare(link: Link, runtime: Runtime, tokenizer: PreTrainedTokenizerBase, e
     return metrics | {"n_compared_examples": len(rows)}
 
 
-def _answer_all(runtime: Runtime, prompts: Sequence[Sequence[int]], max_new_tokens: int, what: str) -> list[str]:
-    """The model's greedy answer to each prompt; `what` labels the progress bar."""
-    answers: list[str] = []
+def _answer_all(runtime: Runtime, prompts: Sequence[Sequence[int]], max_new_tokens: int, what: str) -> list[list[int]]:
+    """The tokens of the greedy answer to each prompt, without the one that ends it; `what` labels the progress bar."""
+    answers: list[list[int]] = []
     for batch in in_batches(prompts, ROWS_PER_UPDATE, what):
         finished = dict(runtime.generate(batch, max_new_tokens, stop=True))
-        answers += [runtime.vocabulary.decode(finished[index]) for index in range(len(batch))]
+        answers += [finished[index] for index in range(len(batch))]
     return answers

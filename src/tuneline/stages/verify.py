@@ -4,7 +4,7 @@ from tuneline.config.params import read_params
 from tuneline.entry import run, stage_arguments
 from tuneline.evaluation.heldout import read_heldout
 from tuneline.evaluation.tasks import score
-from tuneline.export.answers import loss_metrics, read_reference, write_answers
+from tuneline.export.answers import Judged, loss_metrics, read_reference, write_answers
 from tuneline.export.budget import check_budget
 from tuneline.export.quantize import gguf_type
 from tuneline.export.verify import Link, measure
@@ -22,9 +22,9 @@ def main() -> None:
     compared = read_heldout(args.test, params.export.verify_examples)
     measured = measure(link, compared, asked, params.export.n_ctx, params.eval.max_new_tokens)
     scores = score(params.eval.task, asked, measured.answers, args.resources, params.eval.statement_timeout_s)
-    tuned_scores = [reference[example.id] for example in asked]
-    metrics = measured.metrics | loss_metrics(scores, tuned_scores, params.eval.confidence)
-    write_answers(args.predictions, asked, measured.answers, scores)
+    judged = list(map(Judged, scores, measured.ended))
+    metrics = measured.metrics | loss_metrics(judged, [reference[row.id] for row in asked], params.eval.confidence)
+    write_answers(args.predictions, asked, measured.answers, judged)
     write_metrics(args.speed, measured.speed)
     write_metrics(args.metrics, metrics)  # before the check, so that a failure can be looked into
     check_budget(link.type, metrics, params.export.budgets[link.type])

@@ -1,0 +1,25 @@
+"""Put the figures of every link together, from adapter to each GGUF: table, picture, and what is outside its budget."""
+
+from tuneline.config.params import read_params
+from tuneline.entry import run, stage_arguments
+from tuneline.export.chain import chain_csv, chain_markdown, chain_metrics, check_chain, read_chain
+from tuneline.export.chain_picture import draw_chain
+from tuneline.output import write_metrics, write_text
+
+
+def main() -> None:
+    """Read the reports of evaluate, merge and verify; write the chain's."""
+    paths = ("evaluated", "merge_report", "verified", "metrics", "table", "picture", "text")
+    args = stage_arguments(__doc__, *paths)
+    params = read_params(args.params)
+    confidence, export = params.eval.confidence, params.export
+    links = read_chain(args.evaluated, args.merge_report, args.verified, export.verified, export.budgets)
+    write_text(args.text, chain_markdown(links, confidence))
+    write_text(args.table, chain_csv(links, confidence))
+    draw_chain(args.picture, links, confidence)
+    write_metrics(args.metrics, chain_metrics(links, confidence))
+    check_chain(links)  # last, so that a failure can be looked into
+
+
+if __name__ == "__main__":
+    run(main)
