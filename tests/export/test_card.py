@@ -102,7 +102,7 @@ def test_everything_unpinned_is_named_at_once() -> None:
 def test_the_hubs_own_parser_accepts_the_card() -> None:
     from huggingface_hub import ModelCard
 
-    parsed = ModelCard(card(experiment(), reports())).data.to_dict()
+    parsed = ModelCard(card(experiment(), reports())).data.to_dict()  # type: ignore[no-untyped-call]  # the hub leaves it untyped
     assert (parsed["language"], parsed["license"]) == (["en"], "apache-2.0")
     (result,) = parsed["model-index"][0]["results"]
     (metric,) = result["metrics"]

@@ -58,7 +58,7 @@ def provenance(
 
     The versions are those that packaged; another machine may have trained (their lock file is in the commit).
     llama.cpp is the release inside llama-cpp-python, which converter and runtime are taken from. Seeds and the
-    machine's name are among the settings. A folder among `inputs` is listed file by file; `out` is what is there so far.
+    machine's name are among the settings. A folder among `inputs` is listed file by file, `out` as it is so far.
     """
     record: dict[str, Json] = {
         "settings": settings,

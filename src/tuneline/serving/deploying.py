@@ -20,14 +20,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tuneline.errors import EnvironmentProblem, ModelError
 from tuneline.output import write_text
 from tuneline.serving.integrity import DEPLOYMENT, RECORD, Verified, file_digests, verify_model
-from tuneline.serving.source import Source
+
+if TYPE_CHECKING:
+    from tuneline.serving.source import Source  # DVC takes a second to import
 
 
-def deploy(source: Source, to: Path, keep: int) -> Verified:
+def deploy(source: "Source", to: Path, keep: int) -> Verified:
     """Make `to/current` the model of `source`, and keep the `keep` latest versions for a quick way back.
 
     A version that is still there is verified again, not fetched. Raises `EnvironmentProblem` when `to` cannot be used
@@ -71,7 +74,7 @@ def _already_there(version: Path) -> Verified | None:
         return None
 
 
-def _fetch(source: Source, version: Path) -> Verified:
+def _fetch(source: "Source", version: Path) -> Verified:
     """Download, verify, flush, rename. A damaged version of the same commit gives way at the very end."""
     partial = version.with_name(".fetching")
     shutil.rmtree(partial, ignore_errors=True)
@@ -97,7 +100,7 @@ def check_free_disk(folder: Path, needed_bytes: int) -> None:
         )
 
 
-def _deployment(source: Source, model: Path) -> dict[str, str]:
+def _deployment(source: "Source", model: Path) -> dict[str, str]:
     return {
         "commit": source.commit,
         "path": source.path,
