@@ -21,6 +21,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "installing torch, transformers and the rest (1 to 3 minutes), then compiling llama.cpp (4 to 9 minutes)"
 	python -m pip install --progress-bar on --constraint constraints.txt --editable '.[dev]'
 	tuneline converter --version $(LLAMA_CPP_PYTHON)
+	@echo "compiling llama.cpp's server and imatrix (2 to 5 minutes)"
+	tuneline tools --version $(LLAMA_CPP_PYTHON)
 	touch $@
 
 .PHONY: repro

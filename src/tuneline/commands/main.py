@@ -29,6 +29,7 @@ COMMANDS = (
     Command("benchmark-training", "speed of training against a plain loop", "tuneline.commands.benchmark_training"),
     Command("wiring", "compare dvc.yaml with the code of its stages", "tuneline.commands.wiring"),
     Command("converter", "unpack llama.cpp's converter into this environment", "tuneline.commands.converter"),
+    Command("tools", "build llama.cpp's server and imatrix into this environment", "tuneline.commands.tools"),
 )
 
 

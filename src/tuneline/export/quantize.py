@@ -7,6 +7,7 @@ from pathlib import Path
 
 import llama_cpp
 
+from tuneline.config.explain import did_you_mean
 from tuneline.config.schema import GgufType, QuantType
 from tuneline.errors import ConfigError, ModelError
 from tuneline.export.header import Header, Tensor, read_header
@@ -60,7 +61,9 @@ def gguf_type(name: str) -> GgufType:
     for file_type in FILE_TYPES:
         if file_type == name:
             return file_type
-    raise ConfigError(f"export: '{name}' is not a llama.cpp type; one of {', '.join(FILE_TYPES)}")
+    raise ConfigError(
+        f"export: '{name}' is not a llama.cpp type; one of {', '.join(FILE_TYPES)}{did_you_mean(name, FILE_TYPES)}"
+    )
 
 
 def quant_type(name: str) -> QuantType:

@@ -9,8 +9,9 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 from tuneline.errors import EnvironmentProblem
+from tuneline.export.llama_cpp import installed_tool
 from tuneline.serving.integrity import Verified
-from tuneline.serving.server import LOCALHOST, free_port, server_command, server_program
+from tuneline.serving.server import LOCALHOST, free_port, server_command
 
 Turn = dict[str, str]
 START_TIMEOUT_S = 600.0  # a large model from a slow disk
@@ -21,7 +22,7 @@ ANSWER_TIMEOUT_S = 600.0
 def running_server(verified: Verified) -> Iterator[int]:
     """The port of a server for one client, which ends with the block."""
     port = free_port()
-    command = server_command(server_program(), verified, LOCALHOST, port, parallel=1)
+    command = server_command(installed_tool("llama-server"), verified, LOCALHOST, port, parallel=1)
     # a session of its own: Ctrl-C at the terminal stops an answer, not the server
     with subprocess.Popen(  # noqa: S603  (the program is the one this environment built)
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

@@ -3,21 +3,13 @@
 import errno
 import os
 import socket
-import sys
 from pathlib import Path
 
 from tuneline.errors import EnvironmentProblem
+from tuneline.export.llama_cpp import installed_tool
 from tuneline.serving.integrity import Verified
 
 LOCALHOST = "127.0.0.1"
-
-
-def server_program() -> Path:
-    """llama-server of the release whose runtime is installed. Raises `EnvironmentProblem` when it was not built."""
-    program = Path(sys.prefix) / "share/llama.cpp/bin/llama-server"
-    if not os.access(program, os.X_OK):
-        raise EnvironmentProblem(f"{program}: not there; `make setup` builds llama.cpp's programs")
-    return program
 
 
 def server_command(program: Path, verified: Verified, host: str, port: int, parallel: int) -> list[str]:
@@ -57,7 +49,7 @@ def free_port() -> int:
 
 def serve(verified: Verified, host: str, port: int, parallel: int) -> None:
     """Become the server: signals reach it, and its exit code is this process's. Does not return."""
-    command = server_command(server_program(), verified, host, port, parallel)
+    command = server_command(installed_tool("llama-server"), verified, host, port, parallel)
     check_port(host, port)
     print(f"{verified.gguf.name}: http://{host}:{port}/v1", flush=True)
     os.execv(command[0], command)  # noqa: S606  (no shell; the program is the one this environment built)

@@ -73,6 +73,8 @@ def _in_one_line(repo: str, rev: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = " ".join(str(error).replace(repo, without_user(repo)).split()) or type(error).__name__
+        causes = [error, error.__cause__] if error.__cause__ is not None else [error]
+        told = ": ".join(str(cause) or type(cause).__name__ for cause in causes)
+        reason = " ".join(told.replace(repo, without_user(repo)).split())
         hint = "; pip install 'tuneline[ssh]'" if "dvc-ssh" in reason or "dvc_ssh" in reason else ""
         raise EnvironmentProblem(f"{without_user(repo)} at {rev}: {reason}{hint}") from error

@@ -1,0 +1,41 @@
+"""Where setup put llama.cpp's own programs; imports nothing heavy, so that commands can ask."""
+
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from tuneline.errors import EnvironmentProblem
+
+Tool = Literal["llama-server", "llama-imatrix"]
+
+
+def llama_cpp_folder() -> Path:
+    """What setup took and built from the source archive of llama-cpp-python: converter, and programs in `bin`."""
+    return Path(sys.prefix) / "share" / "llama.cpp"
+
+
+def installed_tool(name: Tool) -> Path:
+    """The program `name`. Raises `EnvironmentProblem` when it is missing or was built beside another runtime."""
+    return tool_in(llama_cpp_folder() / "bin", name, runtime_version())
+
+
+def tool_in(folder: Path, name: Tool, wanted: str) -> Path:
+    """The program `name` in `folder`, whose file VERSION says that it belongs to llama-cpp-python `wanted`."""
+    program, marker = folder / name, folder / "VERSION"
+    if not program.is_file() or not marker.is_file():
+        raise EnvironmentProblem(f"{program}: llama.cpp's program is not there; run `make setup`")
+    found = marker.read_text(encoding="utf-8").strip()
+    if found != wanted:
+        raise EnvironmentProblem(
+            f"{marker}: {name} is that of llama-cpp-python {found}, installed is {wanted}; run `make setup`"
+        )
+    return program
+
+
+def runtime_version() -> str:
+    """The installed release of llama-cpp-python, or `none`."""
+    try:
+        return version("llama-cpp-python")
+    except PackageNotFoundError:
+        return "none"
