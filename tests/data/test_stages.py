@@ -33,6 +33,8 @@ def params(all_rules: CleanConfig, splitting: SplitConfig, pool_and_test: list[S
     data = DataConfig(
         name="own",
         tracked_path="data/raw/own",
+        licence="mit",
+        languages=("en",),
         sources=(pool, test),
         mixture=MixtureConfig(n_rows=None, replay_fraction=0.0),
         meta_fields=("database",),

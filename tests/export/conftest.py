@@ -167,7 +167,9 @@ def reports() -> Reports:
 
     evaluated = scores("base_", 0.03, 0.015, 0.05, 0.02) | scores("tuned_", 0.86, 0.83, 0.885, 0.6)
     return Reports(
-        split={"n_train": 4000, "n_val": 200, "n_test": 600},
+        ingest={"n_read": 5100, "n_rejected_by_format": 7, "n_rejected_by_reader": 0},
+        clean={"n_kept": 4820, "n_rejected_by_near_duplicates": 90},
+        split={"n_train": 4000, "n_val": 200, "n_test": 600, "n_rejected_by_contamination": 20},
         train={"train_loss_nats": 0.15, "n_steps": 250},
         evaluated=evaluated | {"base_perplexity": 9.5, "tuned_perplexity": 1.2, "n_examples": 600},
         merge={"relative_logit_diff": 2.1e-6, "n_tokens": 900},

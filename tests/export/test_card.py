@@ -1,7 +1,8 @@
 """The model card and the lineage: every figure is in its place, nothing unpinned gets through."""
 
 import json
-from hashlib import sha256
+from dataclasses import replace
+from hashlib import md5, sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from tests.export.conftest import experiment, reports
 from tuneline.config.schema import HubDatasetConfig
 from tuneline.errors import ConfigError, DataError
 from tuneline.export.card import card
-from tuneline.export.provenance import check_pinned, file_sha256, provenance
+from tuneline.export.provenance import check_pinned, provenance
+from tuneline.serving.integrity import record_sha256
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -48,7 +50,13 @@ def test_card_of_a_hub_model_names_repository_and_commit() -> None:
         "both on the same 64 examples (2000 tokens of answers)",
         "| q8_0 | 8.7 | 8.50 | 7e-05 | 0.0012 | 99.5 % | 85.0 % | 1.0 points |",
         "| f16 | 16.4 | 16.01 | 1.6e-07 | 1.1e-06 | 100.0 % | 86.0 % | 0.0 points |",
-        "4000 training, 200 validation and 600 test",
+        "5100 rows read, 4820 left after cleaning; 4000 for training, 200 for validation, 600 for the test",
+        "| ingest | format | 7 |",
+        "| clean | near duplicates | 90 |",
+        "Contamination: training rows were compared with the held-out ones by equal prompts and answers",
+        "; 20 were left out",
+        "Licence of the data: apache-2.0",
+        "tuneline serve .",
         "lora (rank 16, alpha 32)",
         "2.1e-06 of the largest logit",
         "llama-server -m sqlama-text_to_sql-lora-q8_0.gguf --jinja -c 512 --temp 0",
@@ -70,7 +78,7 @@ def test_card_of_a_task_without_execution_uses_exact_match() -> None:
     for report in (figures.evaluated, *verified.values()):
         for key in [key for key in report if "execution" in key]:
             del report[key]  # type: ignore[attr-defined]  # a dict, built for this test
-    text = card(experiment(), type(figures)(figures.split, figures.train, figures.evaluated, figures.merge, verified))
+    text = card(experiment(), replace(figures, verified=verified))
     assert "execution" not in text
     assert "| tuned | 60.0 % (57.0 to 63.0) |" in text
 
@@ -91,36 +99,59 @@ def test_everything_unpinned_is_named_at_once() -> None:
         assert part in message
 
 
-def test_provenance_hashes_inputs_and_outputs_and_names_no_folder(tmp_path: Path) -> None:
+def test_the_hubs_own_parser_accepts_the_card() -> None:
+    from huggingface_hub import ModelCard
+
+    parsed = ModelCard(card(experiment(), reports())).data.to_dict()  # type: ignore[no-untyped-call]  # the hub leaves it untyped
+    assert (parsed["language"], parsed["license"]) == (["en"], "apache-2.0")
+    (result,) = parsed["model-index"][0]["results"]
+    (metric,) = result["metrics"]
+    assert (metric["type"], metric["value"]) == ("execution_accuracy", 0.85)
+
+
+def test_a_rule_that_rejected_nothing_has_no_row() -> None:
+    assert "| ingest | reader |" not in card(experiment(), reports())
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
     (tmp_path / "data/sub").mkdir(parents=True)
     (tmp_path / "data/sub/train.jsonl").write_bytes(b"a\n")
-    (tmp_path / "m.gguf").write_bytes(b"GGUF")
-    inputs = {"data": tmp_path / "data", "base": tmp_path / "m.gguf"}
-    text = provenance(experiment().settings(), inputs, [tmp_path / "m.gguf"], {"merge": {"kl_mean_nats": 0.5}})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/m.gguf").write_bytes(b"GGUF")
+    return tmp_path / "data", tmp_path / "out"
+
+
+def lineage(folders: tuple[Path, Path], settings: Any) -> str:
+    data, out = folders
+    return provenance(settings, {"data": data}, out, {"base": "mit"}, {"merge": {"kl_mean_nats": 0.5}})
+
+
+def test_provenance_hashes_inputs_and_outputs_and_names_no_folder(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    text = lineage(folders, experiment().settings())
     record = json.loads(text)
-    assert record["inputs"]["data"] == {"sub/train.jsonl": sha256(b"a\n").hexdigest()}
-    assert record["files"] == {"m.gguf": sha256(b"GGUF").hexdigest()} == record["inputs"]["base"]
+    entry = {"md5": md5(b"a\n").hexdigest(), "sha256": sha256(b"a\n").hexdigest()}
+    assert record["inputs"]["data"] == {"sub/train.jsonl": entry}
+    packaged = {"md5": md5(b"GGUF").hexdigest(), "sha256": sha256(b"GGUF").hexdigest(), "n_bytes": 4}
+    assert record["files"] == {"m.gguf": packaged}
     assert record["settings"]["seed"] == 42
-    assert record["settings"]["model"]["licence"] == "apache-2.0"
+    assert record["settings"]["hardware"]["name"]
+    assert record["licences"] == {"base": "mit"}
     assert set(record["libraries_at_packaging"]) >= {"torch", "transformers", "peft", "llama-cpp-python"}
+    assert record["record_sha256"] == record_sha256(record)
     assert str(tmp_path) not in text
-    assert provenance(experiment().settings(), inputs, [tmp_path / "m.gguf"], {"merge": {"kl_mean_nats": 0.5}}) == text
+    assert lineage(folders, experiment().settings()) == text
 
 
-def test_settings_digest_changes_with_any_setting(tmp_path: Path) -> None:
-    (tmp_path / "x").touch()
+def test_settings_digest_changes_with_any_setting(folders: tuple[Path, Path]) -> None:
     digests = {
-        json.loads(provenance(it.settings(), {"base": tmp_path / "x"}, [], {}))["settings_sha256"]
+        json.loads(lineage(folders, it.settings()))["settings_sha256"]
         for it in (experiment(), experiment(licence="mit"), experiment())
     }
     assert len(digests) == 2
 
 
-def test_empty_input_is_refused(tmp_path: Path) -> None:
+def test_empty_input_is_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="nothing there"):
-        provenance({}, {"data": tmp_path}, [], {})
-
-
-def test_hash_of_a_file_is_sha256(tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(b"abc")
-    assert file_sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        lineage((tmp_path / "empty", folders[1]), {})

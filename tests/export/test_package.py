@@ -3,11 +3,16 @@
 import json
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.export.conftest import PEFT_WARNING, experiment, reports
 from tuneline.errors import ConfigError, DataError, ModelError
+from tuneline.serving.integrity import verify_model
+
+if TYPE_CHECKING:
+    from tuneline.export.package import Inputs
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(PEFT_WARNING)]
 
@@ -24,49 +29,74 @@ def q8_0(f16: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data/train.jsonl").write_bytes(b"{}\n")
-    return tmp_path / "data"
+def inputs(merged: Path, base: Path, adapter: Path, tmp_path: Path) -> "Inputs":
+    from tuneline.export.package import Inputs
+
+    for name in ("raw", "data"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.jsonl").write_bytes(b"{}\n")
+    return Inputs(tmp_path / "raw", tmp_path / "data", base, adapter, merged)
 
 
-def test_package_holds_model_modelfile_card_and_lineage(
-    q8_0: Path, merged: Path, base: Path, data: Path, tmp_path: Path
-) -> None:
-    from tuneline.export.package import Inputs, package
+def test_package_holds_model_modelfile_card_and_lineage(q8_0: Path, inputs: "Inputs", tmp_path: Path) -> None:
+    from tuneline.export.package import package
 
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        package(experiment(), reports(), q8_0, Inputs(base, data, merged), tmp_path / name)
-    files = {file.name: file.read_bytes() for file in (tmp_path / "first").iterdir()}
-    assert files == {file.name: file.read_bytes() for file in (tmp_path / "second").iterdir()}
-    assert set(files) == {NAME, "Modelfile", "README.md", "provenance.json"}
+        package(experiment(), reports(), q8_0, inputs, tmp_path / name)
+    files = contents(tmp_path / "first")
+    assert files == contents(tmp_path / "second")
+    tokenizer = {"tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json", "tokenizer/chat_template.jinja"}
+    assert set(files) == {NAME, "Modelfile", "README.md", "provenance.json"} | tokenizer
+    assert verify_model(tmp_path / "first").gguf.name == NAME
     assert files[NAME] == q8_0.read_bytes()
     modelfile = files["Modelfile"].decode()
     assert modelfile.startswith(f"FROM ./{NAME}\n# ChatML")
     assert 'PARAMETER stop "<|im_end|>"' in modelfile
     record = json.loads(files["provenance.json"])
-    assert record["files"][NAME] == sha256(files[NAME]).hexdigest()
-    assert set(record["files"]) == {NAME, "Modelfile", "README.md"}
-    assert set(record["inputs"]) == {"base", "data", "merged"}
+    assert record["files"][NAME]["sha256"] == sha256(files[NAME]).hexdigest()
+    assert set(record["files"]) == {NAME, "Modelfile", "README.md"} | tokenizer
+    assert set(record["inputs"]) == {"raw", "data", "base", "adapter", "merged", "gguf"}
     assert record["metrics"]["verified"]["q8_0"]["n_examples"] == 600
 
 
-def test_file_of_another_type_is_not_packaged(f16: Path, merged: Path, base: Path, data: Path, tmp_path: Path) -> None:
-    from tuneline.export.package import Inputs, package
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_vllm_folder_is_the_merged_model_and_loads(q8_0: Path, inputs: "Inputs", tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from tuneline.export.package import package
+
+    it = experiment()
+    (tmp_path / "out").mkdir()
+    export = it.export.model_copy(update={"vllm": True})
+    package(replace(it, export=export), reports(), q8_0, inputs, tmp_path / "out")
+    assert contents(tmp_path / "out/vllm") == contents(inputs.merged)
+    assert "generation_config.json" in contents(tmp_path / "out/vllm")
+    verify_model(tmp_path / "out")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out/vllm")
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "out/vllm")) <= model.config.vocab_size
+
+
+def test_file_of_another_type_is_not_packaged(f16: Path, inputs: "Inputs", tmp_path: Path) -> None:
+    from tuneline.export.package import package
 
     (tmp_path / "out").mkdir()
     with pytest.raises(ModelError, match=r"of type f16, not q8_0"):
-        package(experiment(), reports(), f16, Inputs(base, data, merged), tmp_path / "out")
+        package(experiment(), reports(), f16, inputs, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_unpinned_base_is_not_packaged(q8_0: Path, merged: Path, base: Path, data: Path, tmp_path: Path) -> None:
-    from tuneline.export.package import Inputs, package
+def test_unpinned_base_is_not_packaged(q8_0: Path, inputs: "Inputs", tmp_path: Path) -> None:
+    from tuneline.export.package import package
 
     it = experiment(name_or_path="a/b", tracked_path="conf/model/x.yaml", revision="main")
     with pytest.raises(ConfigError, match=r"model\.revision: 'main'"):
-        package(it, reports(), q8_0, Inputs(base, data, merged), tmp_path)
+        package(it, reports(), q8_0, inputs, tmp_path)
 
 
 def test_missing_report_says_which(tmp_path: Path) -> None:

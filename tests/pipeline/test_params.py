@@ -15,7 +15,9 @@ from tuneline.config import schema
 # Passed whole to PEFT and Transformers, whose names they bear.
 HANDED_OVER = (schema.LoraConfig, schema.QuantizationConfig)
 # Labels: they name a choice for people and in file names, and change no computation.
-LABELS = {"recipe.name", "data.name", "conf_digest"}
+LABELS = {"recipe.name", "data.name", "data.licence", "data.languages", "conf_digest"}
+# What package itself acts on.
+PACKAGED = {"export.vllm"}
 # ${model.learning_rate.${method.family}} in conf/recipe, and ${item.init} of a phase in dvc.yaml.
 READ_BY_YAML = {"ModelConfig.learning_rate", "LearningRates.full", "LearningRates.adapter", "PhaseConfig.init"}
 
@@ -38,7 +40,7 @@ def test_every_leaf_of_params_yaml_is_tracked_by_a_stage() -> None:
     interpolated = set(re.findall(r"\$\{([a-z_.]+)\}", Path("dvc.yaml").read_text(encoding="utf-8")))
     covered = tracked | interpolated
     untracked = [leaf for leaf in leaves(params) if not any(leaf == c or leaf.startswith(f"{c}.") for c in covered)]
-    assert set(untracked) - LABELS == set()
+    assert set(untracked) - LABELS - PACKAGED == set()
 
 
 def code_outside_config() -> Iterator[ast.AST]:

@@ -224,6 +224,8 @@ class DataConfig(Strict):
 
     name: Name
     tracked_path: RepoPath  # what DVC watches: the folder, or for hub datasets their conf file
+    licence: Text  # of the data; goes into the model card and the lineage
+    languages: Texts  # ISO 639-1 codes; go into the model card
     sources: Sources
     mixture: MixtureConfig
     meta_fields: Texts  # extra row keys that are carried to evaluation untouched
@@ -471,6 +473,7 @@ class ExportConfig(Strict):
     weighted: QuantTypes  # with imatrix: the quants
     verified: GgufTypes  # outtype, then the quants: conf/ computes it
     package: GgufType  # the file in models/deploy
+    vllm: bool  # models/deploy also ships the merged model in safetensors
     verify_examples: Count  # held-out rows for the comparison of logits
     score_examples: Count | None  # held-out rows scored by the task; null: all
     n_ctx: Count  # tokens of context in llama.cpp

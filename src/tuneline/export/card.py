@@ -12,11 +12,15 @@ from tuneline.export.experiment import Experiment
 
 Figures = Mapping[str, float | int]
 
+_BY = "n_rejected_by_"  # then the name of the rule, in the reports of ingest and clean
+
 
 @dataclass(frozen=True, slots=True)
 class Reports:
     """The metrics of the stages, as they are in reports/; `verified` by GGUF type, in the order of export.verified."""
 
+    ingest: Figures
+    clean: Figures
     split: Figures
     train: Figures
     evaluated: Figures
@@ -31,6 +35,7 @@ def card(it: Experiment, reports: Reports) -> str:
         _introduction(it),
         _quality(it, reports),
         _files(it, reports),
+        _data(it, reports),
         _making(it, reports),
         _running(it),
         _limits(it),
@@ -53,6 +58,7 @@ def _front_matter(it: Experiment, reports: Reports) -> str:
         "metrics": [{"name": _words(score), "type": score, "value": found}],
     }
     fields: dict[str, Any] = {
+        "language": list(it.data.languages),
         "license": it.model.licence,
         "base_model": base,
         "base_model_relation": "quantized",
@@ -133,15 +139,40 @@ def _file_row(name: str, figures: Figures, score: str) -> list[str]:
     ]
 
 
-def _making(it: Experiment, reports: Reports) -> str:
+def _data(it: Experiment, reports: Reports) -> str:
     split = reports.split
     sources = [[source.name, source.role, _origin(source)] for source in it.data.sources]
+    rejected = [
+        [stage, name.removeprefix(_BY).replace("_", " "), str(count)]
+        for stage, report in (("ingest", reports.ingest), ("clean", reports.clean))
+        for name, count in sorted(report.items())
+        if name.startswith(_BY) and count
+    ]
+    return (
+        f"## Data\n\n{_table(['source', 'role', 'from'], sources)}\n\n"
+        f"Licence of the data: {it.data.licence}. {reports.ingest['n_read']} rows read, {reports.clean['n_kept']} left "
+        f"after cleaning; {split['n_train']} for training, {split['n_val']} for validation, {split['n_test']} for the "
+        f"test.\n\n{_table(['stage', 'rejected for', 'rows'], rejected)}\n\n{_contamination(it, split)}"
+    )
+
+
+def _contamination(it: Experiment, split: Figures) -> str:
+    """What was done about rows that give away held-out ones; with action `fail` there would be no package."""
+    rules = it.split.contamination
+    compared = ["equal prompts and answers"]
+    compared += [] if rules.ngram is None else [f"{rules.ngram} words in a row"]
+    compared += [] if rules.min_jaccard is None else [f"near copies (Jaccard {rules.min_jaccard:g})"]
+    return (
+        f"Contamination: training rows were compared with the held-out ones by {', '.join(compared)}; "
+        f"{split['n_rejected_by_contamination']} were left out, none that was found is trained on."
+    )
+
+
+def _making(it: Experiment, reports: Reports) -> str:
     training = [[key, _figure(value)] for key, value in sorted(reports.train.items())]
     phases = " -> ".join(f"{name} ({phase.objective})" for name, phase in it.recipe.phases.items())
     return (
-        f"## How it was made\n\n{split['n_train']} training, {split['n_val']} validation and {split['n_test']} test "
-        f"examples after cleaning and decontamination. Recipe `{it.recipe.name}`: {phases}.\n\n"
-        f"{_table(['source', 'role', 'from'], sources)}\n\n"
+        f"## How it was made\n\nRecipe `{it.recipe.name}`: {phases}, on {it.hardware.name} with seed {it.seed}.\n\n"
         f"Phase `{it.recipe.final}`:\n\n{_table(['figure', 'value'], training)}"
     )
 
@@ -153,6 +184,7 @@ def _origin(source: SourceConfig) -> str:
 def _running(it: Experiment) -> str:
     return (
         "## Run it\n\n```sh\n"
+        "tuneline serve .\n"
         f"ollama create {it.title} -f Modelfile && ollama run {it.title}\n"
         f"llama-server -m {it.gguf_name} --jinja -c {it.export.n_ctx} --temp 0\n```"
     )

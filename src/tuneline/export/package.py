@@ -20,14 +20,30 @@ from tuneline.export.provenance import check_pinned, provenance
 from tuneline.export.quantize import check_file_type
 from tuneline.model.loading import load_tokenizer_from
 from tuneline.output import write_text
+from tuneline.serving.integrity import RECORD
+
+TOKENIZER_FOLDER, VLLM_FOLDER = "tokenizer", "vllm"
+# what `save_pretrained` of a tokenizer writes, of whatever kind it is
+TOKENIZER_FILES = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """What provenance.json holds the hashes of: files, or folders file by file."""
 
-    base: Path
+    raw: Path
     data: Path
+    base: Path
+    adapter: Path
     merged: Path
 
 
@@ -43,11 +59,25 @@ def read_report(path: Path) -> Figures:
 
 
 def read_reports(
-    split: Path, train: Path, evaluated: Path, merge: Path, verified: Path, types: Sequence[GgufType]
+    ingest: Path,
+    clean: Path,
+    split: Path,
+    train: Path,
+    evaluated: Path,
+    merge: Path,
+    verified: Path,
+    types: Sequence[GgufType],
 ) -> Reports:
     """Every report the card quotes; `verified` is the folder with one file per type."""
-    by_type: dict[str, Figures] = {gguf_type: read_report(verified / f"{gguf_type}.json") for gguf_type in types}
-    return Reports(read_report(split), read_report(train), read_report(evaluated), read_report(merge), by_type)
+    return Reports(
+        ingest=read_report(ingest),
+        clean=read_report(clean),
+        split=read_report(split),
+        train=read_report(train),
+        evaluated=read_report(evaluated),
+        merge=read_report(merge),
+        verified={gguf_type: read_report(verified / f"{gguf_type}.json") for gguf_type in types},
+    )
 
 
 def package(it: Experiment, reports: Reports, gguf: Path, inputs: Inputs, out: Path) -> None:
@@ -60,8 +90,21 @@ def package(it: Experiment, reports: Reports, gguf: Path, inputs: Inputs, out: P
     prompt = it.data.system_prompt
     write_text(out / "Modelfile", ollama_modelfile(tokenizer, it.gguf_name, it.export.n_ctx, prompt))
     write_text(out / "README.md", card(it, reports))
-    files = sorted(out.iterdir())
-    write_text(out / "provenance.json", provenance(it.settings(), asdict(inputs), files, asdict(reports)))
+    _copy_model(inputs.merged, out, with_weights=it.export.vllm)
+    used = asdict(inputs) | {"gguf": gguf}
+    licences = {"base": it.model.licence, "data": it.data.licence}
+    write_text(out / RECORD, provenance(it.settings(), used, out, licences, asdict(reports)))
+
+
+def _copy_model(merged: Path, out: Path, *, with_weights: bool) -> None:
+    """The tokenizer, for clients that count tokens; with weights the whole folder, as vLLM and TGI load it."""
+    if with_weights:
+        shutil.copytree(merged, out / VLLM_FOLDER)
+        return
+    (out / TOKENIZER_FOLDER).mkdir()
+    for name in TOKENIZER_FILES:
+        if (merged / name).is_file():
+            shutil.copyfile(merged / name, out / TOKENIZER_FOLDER / name)
 
 
 def ollama_modelfile(tokenizer: PreTrainedTokenizerBase, gguf_name: str, n_ctx: int, system_prompt: str | None) -> str:

@@ -1,19 +1,21 @@
 """Where a packaged model comes from: hashes, settings, versions. What is not pinned is not packaged.
 
-No clock, host, path or git commit: the same inputs give the same file, so `dvc repro` can skip or repeat the stage.
-The commit is the one whose dvc.lock holds this file's hash.
+No clock, host or path: the same inputs give the same file, so `dvc repro` can skip or repeat the stage. No git commit
+and no dirty flag either: the commit that holds this folder's hash in its dvc.lock is made after it. `tuneline deploy`
+fetches from that very commit and writes it into deployment.json, beside the folder.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tuneline.config.schema import DataConfig, ModelConfig
 from tuneline.errors import ConfigError, DataError
+from tuneline.serving.integrity import file_digests, record_sha256
 
 Json = Any
 LIBRARIES = (
@@ -49,33 +51,32 @@ def _is_commit(revision: str | None) -> bool:
     return revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None
 
 
-def provenance(settings: Json, inputs: Mapping[str, Path], outputs: Iterable[Path], metrics: Mapping[str, Json]) -> str:
-    """JSON with sorted keys: settings, hashes of what went in and came out, metrics, library versions.
+def provenance(
+    settings: Json, inputs: Mapping[str, Path], out: Path, licences: Mapping[str, str], metrics: Mapping[str, Json]
+) -> str:
+    """JSON with sorted keys: settings, hashes of what went in and came out, licences, metrics, library versions.
 
     The versions are those that packaged; another machine may have trained (their lock file is in the commit).
-
-    A folder among `inputs` is listed file by file; `outputs` are named without their folder.
+    llama.cpp is the release inside llama-cpp-python, which converter and runtime are taken from. Seeds and the
+    machine's name are among the settings. A folder among `inputs` is listed file by file, `out` as it is so far.
     """
-    record = {
+    record: dict[str, Json] = {
         "settings": settings,
         "settings_sha256": hashlib.sha256(json.dumps(settings, sort_keys=True).encode("utf-8")).hexdigest(),
         "inputs": {name: _hashes(path) for name, path in inputs.items()},
-        "files": {path.name: file_sha256(path) for path in outputs},
+        "files": {name: entry | {"n_bytes": (out / name).stat().st_size} for name, entry in _hashes(out).items()},
+        "licences": licences,
         "metrics": metrics,
         "libraries_at_packaging": {name: version(name) for name in LIBRARIES},
     }
+    record["record_sha256"] = record_sha256(json.loads(json.dumps(record)))
     return json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _hashes(path: Path) -> dict[str, str]:
+def _hashes(path: Path) -> dict[str, dict[str, str]]:
+    """md5, which names the file in DVC's storage, and sha256."""
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     if not files:
         raise DataError(f"{path}: nothing there to take a hash of; run `dvc repro`")
     top = path.parent if path.is_file() else path
-    return {file.relative_to(top).as_posix(): file_sha256(file) for file in files}
-
-
-def file_sha256(path: Path) -> str:
-    """Read in blocks: a GGUF may be larger than the memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {file.relative_to(top).as_posix(): file_digests(file) for file in files}

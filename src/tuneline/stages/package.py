@@ -8,8 +8,16 @@ from tuneline.output import atomic_folder
 
 
 def main() -> None:
-    reports = ("split_report", "train_report", "evaluated", "merge_report", "verified")
-    args = stage_arguments(__doc__, "gguf", "merged", "base", "data", *reports, "out")
+    measured = (
+        "ingest_report",
+        "clean_report",
+        "split_report",
+        "train_report",
+        "evaluated",
+        "merge_report",
+        "verified",
+    )
+    args = stage_arguments(__doc__, "gguf", "merged", "adapter", "base", "data", "raw", *measured, "out")
     params = read_params(args.params)
     experiment = Experiment(
         seed=params.seed,
@@ -28,6 +36,8 @@ def main() -> None:
         export=params.export,
     )
     figures = read_reports(
+        ingest=args.ingest_report,
+        clean=args.clean_report,
         split=args.split_report,
         train=args.train_report,
         evaluated=args.evaluated,
@@ -36,7 +46,8 @@ def main() -> None:
         types=params.export.verified,
     )
     with atomic_folder(args.out) as folder:
-        package(experiment, figures, args.gguf, Inputs(args.base, args.data, args.merged), folder)
+        inputs = Inputs(args.raw, args.data, args.base, args.adapter, args.merged)
+        package(experiment, figures, args.gguf, inputs, folder)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,98 @@
+"""A conversation in the terminal, through the same server as everybody else's."""
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException
+from typing import Any
+
+from tuneline.errors import EnvironmentProblem
+from tuneline.export.llama_cpp import installed_tool
+from tuneline.serving.integrity import Verified
+from tuneline.serving.server import LOCALHOST, free_port, server_command
+
+Turn = dict[str, str]
+START_TIMEOUT_S = 600.0  # a large model from a slow disk
+ANSWER_TIMEOUT_S = 600.0
+
+
+@contextmanager
+def running_server(verified: Verified) -> Iterator[int]:
+    """The port of a server for one client, which ends with the block."""
+    port = free_port()
+    command = server_command(installed_tool("llama-server"), verified, LOCALHOST, port, parallel=1)
+    # a session of its own: Ctrl-C at the terminal stops an answer, not the server
+    with subprocess.Popen(  # noqa: S603  (the program is the one this environment built)
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as server:
+        try:
+            wait_until_ready(server, port)
+            yield port
+        finally:
+            server.terminate()
+
+
+def wait_until_ready(server: "subprocess.Popen[bytes]", port: int) -> None:
+    """Raises `EnvironmentProblem` when the server ends first, or the model is not loaded in time."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise EnvironmentProblem(f"llama-server ended with code {server.returncode}; `tuneline serve` shows why")
+        if _is_healthy(port):
+            return
+        time.sleep(0.05)
+    raise EnvironmentProblem(f"llama-server has not loaded the model after {START_TIMEOUT_S:.0f} s")
+
+
+def _is_healthy(port: int) -> bool:
+    connection = HTTPConnection(LOCALHOST, port, timeout=5)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def answer(port: int, turns: Sequence[Turn]) -> Iterator[str]:
+    """The pieces of the model's next turn as they come.
+
+    Raises `EnvironmentProblem` with the server's own words when it refuses, as when the conversation is too long.
+    """
+    connection = HTTPConnection(LOCALHOST, port, timeout=ANSWER_TIMEOUT_S)
+    try:
+        body = json.dumps({"messages": list(turns), "stream": True})
+        connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        if response.status != 200:
+            raise EnvironmentProblem(f"the server refuses: {_reason(response.read())}; /reset starts again")
+        yield from _pieces(response)
+    except (OSError, HTTPException) as error:
+        raise EnvironmentProblem(f"the server gives no answer ({error}); /exit, then start again") from None
+    finally:
+        connection.close()
+
+
+def _pieces(lines: Iterator[bytes] | Any) -> Iterator[str]:
+    """Text of server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html"""
+    for line in lines:
+        kind, _, data = line.decode("utf-8").strip().partition(": ")
+        match kind, data:
+            case "data", "[DONE]":
+                return
+            case "data", _:
+                for choice in json.loads(data).get("choices", []):
+                    yield choice["delta"].get("content") or ""
+            case "error", _:
+                raise EnvironmentProblem(f"the server refuses: {_reason(data.encode())}; /reset starts again")
+
+
+def _reason(body: bytes) -> str:
+    try:
+        parsed = json.loads(body)
+        return str(parsed.get("error", parsed).get("message", parsed))
+    except (ValueError, AttributeError):
+        return body.decode("utf-8", "replace")
