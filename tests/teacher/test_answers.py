@@ -20,17 +20,20 @@ from tuneline.teacher.request import Reply
 def answered(tmp_path: Path, templates: Path, config: EndpointConfig) -> Any:
     """The rows that a job makes of one row and one answer."""
 
-    def rows_of(job: TeacherJobConfig, example: Example, text: str, reason: str | None = "stop") -> NewRows:
+    def rows_of(
+        job: TeacherJobConfig, example: Example, text: str, reason: str | None = "stop", prefix: str | None = None
+    ) -> NewRows:
         path = tmp_path / "one.jsonl"
         write_examples(path, [example])
-        tasks = plan(path, templates, augment(config, job), 42, lambda _: True)
+        source = SourceConfig.model_construct(name=example.source, task_prefix=prefix)
+        tasks = plan(path, templates, augment(config, job), [source], 42, lambda _: True)
         return new_rows(tasks, {tasks[0].request.sha256: Reply(text, reason, None, 10, 5)})
 
     return rows_of
 
 
 def all_tasks(examples: Path, templates: Path, config: EndpointConfig, *jobs: TeacherJobConfig) -> list[Task]:
-    return plan(examples, templates, augment(config, *jobs), 42, lambda _: True)
+    return plan(examples, templates, augment(config, *jobs), [], 42, lambda _: True)
 
 
 def test_a_rewritten_answer_takes_the_place_of_the_last_one(
@@ -181,3 +184,35 @@ def test_a_generated_row_has_no_data_of_the_seed_row(
 ) -> None:
     (new,) = answered(generate, rows[0], '{"prompt": "p", "completion": "c"}').kept
     assert set(new.meta) == {"teacher"}
+
+
+@pytest.mark.parametrize("in_row", ["Task: SQL\n\n", "Task: SQL\n"])  # as ingest writes it, and as cleaning leaves it
+@pytest.mark.parametrize(
+    ("kind", "target", "answer", "expected"),
+    [
+        ("rewrite", "prompt", "How many?", "{}How many?"),
+        ("rewrite", "answer", "SELECT 2", "{}Count them."),
+        ("generate", None, '{"prompt": "p", "completion": "c"}', "Task: SQL\n\np"),
+    ],
+)
+def test_a_new_row_has_the_task_prefix_of_its_source_once(
+    in_row: str,
+    kind: str,
+    target: str | None,
+    answer: str,
+    expected: str,
+    answered: Any,
+    rewrite: TeacherJobConfig,
+) -> None:
+    job = rewrite.model_copy(update={"kind": kind, "target": target})
+    turns = (Message("system", "s"), Message("user", f"{in_row}Count them."), Message("assistant", "SELECT 1"))
+    (new,) = answered(job, make_example("pool", 1, turns, None, {}), answer, prefix="Task: SQL\n\n").kept
+    assert [message.content for message in new.messages if message.role == "user"] == [expected.format(in_row)]
+
+
+def test_a_question_that_is_repeated_without_its_task_prefix_is_unchanged(
+    answered: Any, rewrite: TeacherJobConfig
+) -> None:
+    job = rewrite.model_copy(update={"target": "prompt"})
+    asked = make_example("pool", 1, (Message("user", "SQL: Count."), Message("assistant", "1")), None, {})
+    assert [lost.rule for lost in answered(job, asked, "Count.", prefix="SQL: ").rejected] == ["unchanged"]

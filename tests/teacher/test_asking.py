@@ -42,7 +42,7 @@ def requests(config: EndpointConfig, rewrite: TeacherJobConfig) -> list[Request]
 
 @pytest.fixture
 def tasks(examples: Path, templates: Path, config: EndpointConfig, rewrite: TeacherJobConfig) -> list[Task]:
-    return plan(examples, templates, augment(config, rewrite), 42, lambda _: True)
+    return plan(examples, templates, augment(config, rewrite), [], 42, lambda _: True)
 
 
 def ask(requests: list[Request], endpoint: EndpointConfig, cache: ReplyCache, **changes: object) -> Answers:
@@ -184,7 +184,7 @@ from tuneline.teacher.jobs import plan
 
 settings, examples, templates, cache, out = sys.argv[1:]
 augment = AugmentConfig.model_validate_json(settings)
-tasks = plan(Path(examples), Path(templates), augment, 42, lambda _: True)
+tasks = plan(Path(examples), Path(templates), augment, [], 42, lambda _: True)
 requests = [task.request for task in tasks]
 answers = ask_all(requests, augment.endpoint, ReplyCache(Path(cache)), lambda rows, _: rows)
 write_examples(Path(out), new_rows(tasks, answers.replies).kept)

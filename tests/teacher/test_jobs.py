@@ -55,7 +55,7 @@ def test_held_out_rows_are_never_shown_and_what_the_teacher_made_is_trained_on(
         contamination=ContaminationConfig(action="drop", ngram=None, max_ngram_rows=10, min_jaccard=None),
     )  # fmt: skip
     job = rewrite.model_copy(update={"n_rows": None})
-    tasks = plan(clean, templates, augment(config, job), 42, partial(is_trained_on, settings=settings))
+    tasks = plan(clean, templates, augment(config, job), [], 42, partial(is_trained_on, settings=settings))
     shown = {task.seed_row.id for task in tasks}
     made = [with_id(replace(task.seed_row, meta={TEACHER_KEY: {"seed_row": task.seed_row.id}})) for task in tasks]
     write_examples(tmp_path / "made.jsonl", made)
@@ -89,18 +89,31 @@ def test_too_few_rows_are_an_error_and_no_smaller_result(
     greedy = rewrite.model_copy(update={"n_rows": 13})
     message = r"augment\.jobs\[1\]\.n_rows: 13, but source pool has 12 clean rows that kind rewrite can use; lower it"
     with pytest.raises(DataError, match=message):
-        plan(examples, templates, augment(config, rewrite, greedy), 42, lambda _: True)
+        plan(examples, templates, augment(config, rewrite, greedy), [], 42, lambda _: True)
     elsewhere = rewrite.model_copy(update={"source": "nothing"})
     with pytest.raises(DataError, match="every row, but source nothing has 0 clean rows"):
-        plan(examples, templates, augment(config, elsewhere), 42, lambda _: True)
+        plan(examples, templates, augment(config, elsewhere), [], 42, lambda _: True)
 
 
 def test_each_row_becomes_a_request_with_the_rendered_template(
     examples: Path, templates: Path, config: EndpointConfig, rewrite: TeacherJobConfig
 ) -> None:
-    tasks = plan(examples, templates, augment(config, rewrite), 42, lambda _: True)
+    tasks = plan(examples, templates, augment(config, rewrite), [], 42, lambda _: True)
     assert [task.request.prompt for task in tasks] == [f"question {number} | yes {number}" for number in range(12)]
 
 
+def test_the_teacher_does_not_see_the_task_prefix(
+    tmp_path: Path, templates: Path, config: EndpointConfig, rewrite: TeacherJobConfig
+) -> None:
+    prefixed = make_example("pool", 1, (Message("user", "Task: Count."), Message("assistant", "1")), None, {})
+    other = make_example("pool", 2, (Message("user", "Tasks are many."), Message("assistant", "2")), None, {})
+    write_examples(tmp_path / "rows.jsonl", [prefixed, other])
+    source = SourceConfig.model_construct(name="pool", task_prefix="Task: ")
+    tasks = plan(tmp_path / "rows.jsonl", templates, augment(config, rewrite), [source], 42, lambda _: True)
+    assert [task.request.prompt for task in tasks] == ["Count. | 1", "Tasks are many. | 2"]
+    assert [task.task_prefix for task in tasks] == ["Task: ", ""]
+    assert tasks[0].seed_row == prefixed
+
+
 def test_without_jobs_nothing_is_read(tmp_path: Path) -> None:
-    assert plan(tmp_path / "none.jsonl", tmp_path / "none", switched_off(), 42, lambda _: True) == []
+    assert plan(tmp_path / "none.jsonl", tmp_path / "none", switched_off(), [], 42, lambda _: True) == []

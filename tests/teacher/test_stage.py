@@ -18,7 +18,7 @@ from tuneline.stages import augment as stage
 
 ROOT = Path(__file__).resolve().parents[2]
 RunStage = Callable[[AugmentConfig], None]
-POOL = SourceConfig.model_construct(name="pool", role="pool")
+POOL = SourceConfig.model_construct(name="pool", role="pool", task_prefix=None)
 SPLIT = SplitConfig.model_construct(val_fraction=0.0, test_fraction=0.0, salt="tuneline")
 KEY = "sk-very-secret-0123456789"
 

@@ -1,5 +1,6 @@
 """What the messages of a row must look like, whatever format it came in."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -46,6 +47,22 @@ def with_task_prefix(messages: tuple[Message, ...], task_prefix: str | None) -> 
             asked = replace(message, content=task_prefix + message.content)
             return (*messages[:index], asked, *messages[index + 1 :])
     return messages
+
+
+def without_task_prefix(messages: tuple[Message, ...], task_prefix: str | None) -> tuple[tuple[Message, ...], str]:
+    """The messages as they were before `with_task_prefix`, and the prefix as it stands there; "" where it does not.
+
+    Cleaning may have changed the prefix's white space.
+    """
+    words = (task_prefix or "").split()
+    spelled = re.compile(re.escape(task_prefix or "") + "|" + r"\s*" + r"\s+".join(map(re.escape, words)) + r"\s*")
+    for index, message in enumerate(messages):
+        if words and message.role == "user":
+            found = spelled.match(message.content)
+            n_chars = found.end() if found else 0
+            bare = replace(message, content=message.content[n_chars:])
+            return (*messages[:index], bare, *messages[index + 1 :]), message.content[:n_chars]
+    return messages, ""
 
 
 def check_pair(example: Example) -> None:

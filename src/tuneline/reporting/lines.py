@@ -3,9 +3,15 @@
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from tuneline.data.records import Json, parse_object
 from tuneline.errors import DataError
+from tuneline.reporting.showing import escaped
+
+Cell: TypeAlias = str | int | float
+# What a spreadsheet takes for the start of a formula, with the wide forms (OWASP, CSV injection).
+_FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def read_objects(path: Path) -> Iterator[tuple[dict[str, Json], str]]:
@@ -19,9 +25,16 @@ def read_objects(path: Path) -> Iterator[tuple[dict[str, Json], str]]:
             yield parse_object(line, f"{path}:{number}"), f"{path}:{number}"
 
 
-def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str | int | float]]) -> None:
-    """Write a CSV file with a header."""
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    """Write a CSV file with a header. A text that a spreadsheet would run as a formula gets an apostrophe before it."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows(rows)
+        writer.writerows([_harmless(cell) for cell in row] for row in rows)
+
+
+def _harmless(cell: Cell) -> Cell:
+    if not isinstance(cell, str):
+        return cell
+    text = escaped(cell)  # csv leaves a lone carriage return unquoted, and readers end the row there
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text

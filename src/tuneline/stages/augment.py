@@ -18,7 +18,8 @@ def main() -> None:
     args = stage_arguments(__doc__, "examples", "templates", "cache", "out", "rejected", "metrics")
     params = read_params(args.params)
     augment, sources = params.augment, params.data.sources
-    tasks = plan(args.examples, args.templates, augment, params.seed, partial(is_trained_on, settings=params.split))
+    may_be_shown = partial(is_trained_on, settings=params.split)
+    tasks = plan(args.examples, args.templates, augment, sources, params.seed, may_be_shown)
     requests = [task.request for task in tasks]
     answers = ask_all(
         requests, augment.endpoint, ReplyCache(args.cache), lambda rows, n_total: watched(rows, "teacher", n_total)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tuneline.config.schema import SourceConfig, TeacherJobConfig
 from tuneline.data.accounting import Tally
+from tuneline.data.conversation import with_task_prefix
 from tuneline.data.records import TEACHER_KEY, Example, Json, Message, Rejected, as_json, with_id
 from tuneline.data.strict_json import decoded
 from tuneline.teacher.jobs import Task
@@ -98,7 +99,7 @@ def _problem(reply: Reply, text: str) -> _Unusable | None:
 
 
 def _rewritten(task: Task, text: str) -> Example | _Unusable:
-    messages = list(task.seed_row.messages)
+    messages = list(task.shown_row.messages)
     role = "assistant" if task.job.target == "answer" else "user"
     index = max(number for number, message in enumerate(messages) if message.role == role)
     if messages[index].content.strip() == text:
@@ -138,12 +139,16 @@ def _parsed(text: str) -> "Json | _Unusable":
 
 
 def _new_row(task: Task, messages: Sequence[Message]) -> Example:
-    """A row of the seed row's source and place, so that its file, line and mixture weight stay known."""
+    """A row of the seed row's source and place, so that its file, line and mixture weight stay known.
+
+    It begins with the source's task prefix, as the source's own rows do.
+    """
     seed = task.seed_row
     tools = seed.tools if task.job.kind == "rewrite" else ()
     kept = seed.meta if task.job.kind == "rewrite" else {}  # the gold answer of another question is no use
     meta = {**kept, TEACHER_KEY: _origin(task)}
-    return with_id(Example("", seed.source, seed.line, tuple(messages), None, meta, seed.file, tools))
+    prefixed = with_task_prefix(tuple(messages), task.task_prefix)
+    return with_id(Example("", seed.source, seed.line, prefixed, None, meta, seed.file, tools))
 
 
 def _origin(task: Task) -> dict[str, Json]:

@@ -1,12 +1,13 @@
 """Which rows the teacher sees, and what it is asked about each."""
 
 import hashlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from heapq import nsmallest
 from pathlib import Path
 
-from tuneline.config.schema import AugmentConfig, EndpointConfig, TeacherJobConfig
+from tuneline.config.schema import AugmentConfig, EndpointConfig, SourceConfig, TeacherJobConfig
+from tuneline.data.conversation import without_task_prefix
 from tuneline.data.records import Example, contents, iterate_examples
 from tuneline.data.strict_json import has_lone_surrogate
 from tuneline.errors import DataError
@@ -22,11 +23,18 @@ class Task:
     model: str
     template_sha256: str
     seed_row: Example
+    shown_row: Example  # the same without the source's task prefix, which is ours and not to be written again
+    task_prefix: str  # what was taken off, and goes before the new row's first user message; "" for none
     request: Request
 
 
 def plan(
-    examples: Path, templates: Path, augment: AugmentConfig, seed: int, may_be_shown: Callable[[Example], bool]
+    examples: Path,
+    templates: Path,
+    augment: AugmentConfig,
+    sources: Sequence[SourceConfig],
+    seed: int,
+    may_be_shown: Callable[[Example], bool],
 ) -> list[Task]:
     """Every request of the jobs in their order, a job's rows in the order of the file. No job: nothing is read.
 
@@ -35,12 +43,13 @@ def plan(
     Raises `DataError` for a source with too few rows, `ConfigError` for a template.
     """
     tasks: list[Task] = []
+    prefixes = {source.name: source.task_prefix for source in sources}
     if augment.endpoint is not None:
         for index, job in enumerate(augment.jobs):
             template = load_template(templates, job.template)
             rows = draw(filter(may_be_shown, iterate_examples(examples)), job, seed)
             _check_number(f"augment.jobs[{index}]", job, len(rows))
-            tasks += [_task(job, augment.endpoint, template, row, seed) for row in rows]
+            tasks += [_task(job, augment.endpoint, template, row, prefixes.get(job.source), seed) for row in rows]
     return tasks
 
 
@@ -79,6 +88,16 @@ def _check_number(key: str, job: TeacherJobConfig, n_rows: int) -> None:
         )
 
 
-def _task(job: TeacherJobConfig, endpoint: EndpointConfig, template: Template, row: Example, seed: int) -> Task:
-    request = make_request(render(template, row), endpoint, job, seed)
-    return Task(job, endpoint.model, template.sha256, row, request)
+def _task(
+    job: TeacherJobConfig,
+    endpoint: EndpointConfig,
+    template: Template,
+    row: Example,
+    task_prefix: str | None,
+    seed: int,
+) -> Task:
+    messages, found = without_task_prefix(row.messages, task_prefix)
+    shown = replace(row, messages=messages)
+    request = make_request(render(template, shown), endpoint, job, seed)
+    added = (task_prefix or "") if job.kind == "generate" else found
+    return Task(job, endpoint.model, template.sha256, row, shown, added, request)
