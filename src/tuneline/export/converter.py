@@ -1,9 +1,9 @@
 """Run llama.cpp's own converter, unpacked beside the environment, in a process of its own.
 
 `python -m tuneline.export.converter SOURCE MODEL OUT OUTTYPE NAME`. It imports llama.cpp's Python code, which must
-not meet that of the calling process. Three things are added to it: a checked answer for tokenizers that its table does
-not know, explicit BOS and EOS flags, and a chat template that other engines than Transformers can parse. Standard
-output is one JSON object.
+not meet that of the calling process. Four things are added to it: a checked answer for tokenizers that its table does
+not know, the added tokens where Transformers now keeps them, explicit BOS and EOS flags, and a chat template that other
+engines than Transformers can parse. Standard output is one JSON object.
 """
 
 import json
@@ -18,6 +18,7 @@ from tuneline.export.chat_template import portable
 from tuneline.export.pretokenizer import pre_tokenizer_type
 
 Template = str | list[dict[str, str]] | None
+Vocabulary = tuple[list[bytes], list[float], list[int]]  # texts, scores and types of all tokens, by id
 
 
 def main() -> None:
@@ -26,6 +27,8 @@ def main() -> None:
     sys.path[:0] = [str(Path(source) / "gguf-py"), source]
     answer: dict[str, str] = {}
     _teach_pre_tokenizers(Path(model), answer)
+    _teach_added_tokens(Path(model))
+    _teach_phi4(Path(model))
     _teach_flags(Path(model))
     _teach_templates()
     sys.argv = ["convert_hf_to_gguf", model, "--outfile", out, "--outtype", outtype, "--model-name", name]
@@ -55,9 +58,39 @@ def _teach_pre_tokenizers(model: Path, answer: dict[str, str]) -> None:
     TextModel.get_vocab_base_pre = get_vocab_base_pre
 
 
+def _teach_added_tokens(model: Path) -> None:
+    """For SentencePiece the converter looks in tokenizer_config.json, where Transformers 5 no longer writes them."""
+    from conversion import TextModel
+    from gguf import TokenType  # type: ignore[import-not-found]  # on the path set above
+
+    create: Callable[[Any], Vocabulary] = TextModel._create_vocab_sentencepiece
+
+    def _create_vocab_sentencepiece(self: Any) -> Vocabulary:
+        tokens, scores, types = create(self)
+        for token in json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]:
+            place, text = token["id"], token["content"]
+            if types[place] == TokenType.UNKNOWN:
+                continue
+            control = token["special"] or self.does_token_look_special(text)
+            types[place] = TokenType.CONTROL if control else TokenType.USER_DEFINED
+            # llama.cpp looks for tokens in text whose spaces are still spaces
+            tokens[place], scores[place] = (text if control else text.replace("\u2581", " ")).encode("utf-8"), -1000.0
+        return tokens, scores, types
+
+    TextModel._create_vocab_sentencepiece = _create_vocab_sentencepiece
+
+
+def _teach_phi4(model: Path) -> None:
+    """Phi 4 has the architecture of Phi 3 but no SentencePiece; the class named in its files is now another."""
+    from conversion.phi import Phi3MiniModel  # type: ignore[import-not-found]  # on the path set above
+
+    if not (model / "tokenizer.model").is_file():
+        Phi3MiniModel.set_vocab = Phi3MiniModel._set_vocab_gpt2
+
+
 def _teach_flags(model: Path) -> None:
     """Say whether BOS and EOS are added: left open, llama.cpp's answer depends on the pre-tokenizer's type."""
-    from gguf import SpecialVocab  # type: ignore[import-not-found]  # on the path set above
+    from gguf import SpecialVocab
     from transformers import AutoTokenizer
 
     load: Callable[[Any, Path], None] = SpecialVocab._load

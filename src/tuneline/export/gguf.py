@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -40,8 +42,11 @@ def convert(
     when the converter refuses the model or the tokenizer did not survive.
     """
     _check_converter(converter)
+    config = json.loads((merged / "config.json").read_text(encoding="utf-8"))
+    _check_every_token_has_a_row(merged, tokenizer, config)
     with atomic_file(out) as temporary:
         _run_converter(converter, merged, temporary, outtype, name)
+        _check_output_matrix(merged, temporary, config)
         return check_tokenizer(f"convert ({merged} -> {out})", temporary, tokenizer)
 
 
@@ -53,6 +58,26 @@ def _check_converter(converter: Path) -> None:
     if unpacked != wanted:
         raise EnvironmentProblem(
             f"{marker}: the converter is that of llama-cpp-python {unpacked}, installed is {wanted}; run `make setup`"
+        )
+
+
+def _check_every_token_has_a_row(merged: Path, tokenizer: PreTrainedTokenizerBase, config: Mapping[str, Any]) -> None:
+    n_rows = config["vocab_size"]
+    beyond = sorted(token for token, place in tokenizer.get_vocab().items() if place >= n_rows)
+    if beyond:
+        raise ModelError(
+            f"{merged}: its tokenizer has {len(tokenizer)} tokens, its embeddings {n_rows} rows: {beyond[0]!r} was "
+            "added without a row; take the tokenizer that the model was trained with"
+        )
+
+
+def _check_output_matrix(merged: Path, gguf: Path, config: Mapping[str, Any]) -> None:
+    """Without one, llama.cpp takes the embeddings in its place and says nothing."""
+    tied = config.get("tie_word_embeddings", True)
+    if not tied and all(tensor.name != "output.weight" for tensor in read_header(gguf).tensors):
+        raise ModelError(
+            f"{merged}: config.json says that the embeddings are not tied (tie_word_embeddings), but there is no "
+            "lm_head.weight; merge again"
         )
 
 
@@ -90,10 +115,15 @@ def check_tokenizer(link: str, gguf: Path, tokenizer: PreTrainedTokenizerBase) -
         _check_chat_template(link, chat_template(gguf), tokenizer)
         return check_same_ids(
             link,
-            varied_texts(N_VARIED_TEXTS, sorted(tokenizer.get_added_vocab())),
+            varied_texts(N_VARIED_TEXTS, _as_written(tokenizer.get_added_vocab())),
             lambda text: tokenizer.encode(text, add_special_tokens=False),
             lambda text: vocabulary.encode(text, add_special=False),
         )
+
+
+def _as_written(tokens: Iterable[str]) -> list[str]:
+    """SentencePiece writes a space as U+2581, so it cannot tell the two apart in text either."""
+    return sorted({token.replace("\u2581", " ") for token in tokens})
 
 
 def chat_template(gguf: Path) -> str:

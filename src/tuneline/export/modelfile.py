@@ -40,10 +40,15 @@ def _family(name: str, turn: str, after: str, stops: tuple[str, ...], roles: dic
 
 _ROLES: dict[Role, str] = {"system": "system", "user": "user", "assistant": "assistant"}
 _GEMMA_ROLES: dict[Role, str] = {"user": "user", "assistant": "model"}
+_NO_THOUGHTS = "<think>\n\n</think>\n\n"
+_CHATML = _family("ChatML", "<|im_start|>ROLE\n", "<|im_end|>\n", ("<|im_end|>", "<|im_start|>"), _ROLES)
 
 FAMILIES = (
-    _family("ChatML", "<|im_start|>ROLE\n", "<|im_end|>\n", ("<|im_end|>", "<|im_start|>"), _ROLES),
+    _CHATML,
     _family("Llama 3", "<|start_header_id|>ROLE<|end_header_id|>\n\n", "<|eot_id|>", ("<|eot_id|>",), _ROLES),
+    # Qwen 3 with enable_thinking=false: an empty thought opens the answer, and is not in the turns before
+    Family("ChatML without thoughts", _CHATML.turns, _CHATML.opening + _NO_THOUGHTS, _CHATML.stops),
+    _family("Phi 3", "<|ROLE|>\n", "<|end|>\n", ("<|end|>",), _ROLES),
     _family("Phi 4 mini", "<|ROLE|>", "<|end|>", ("<|end|>",), _ROLES),
     _family("Gemma", "<start_of_turn>ROLE\n", "<end_of_turn>\n", ("<end_of_turn>",), _GEMMA_ROLES),
     Family("Mistral", {"user": ("[INST] ", "[/INST]"), "assistant": (" ", "</s>")}, "", ("[INST]", "[/INST]")),
