@@ -534,6 +534,35 @@ def test_history_system_and_parts_of_text_are_not_lost(ingest_bytes: IngestBytes
     assert ingest_bytes(jsonl(row)).examples[0].messages == begin + BETTER
 
 
+QUESTION = [{"role": "user", "content": "a"}]
+ANSWER = [*QUESTION, {"role": "assistant", "content": "b"}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"system": "s", "messages": [{"role": "system", "content": "t"}, *ANSWER]},
+        {"messages": [{"role": "developer", "content": "s"}, {"role": "system", "content": "t"}, *ANSWER]},
+        {"system": "s", "conversations": [{"from": "system", "value": "t"}, *ANSWER]},
+        {"system": "s", "prompt": [{"role": "system", "content": "t"}, *QUESTION], "completion": "b", "label": True},
+        {"system": "s", "prompt": [{"role": "system", "content": "t"}, *QUESTION], "chosen": "b", "rejected": "c"},
+        {"system": "s", "prompt": [{"role": "system", "content": "t"}, *QUESTION]},
+    ],
+)
+def test_several_system_texts_at_the_start_become_one_and_none_is_lost(
+    row: dict[str, Any], ingest_bytes: IngestBytes
+) -> None:
+    ingested = ingest_bytes(jsonl(row))
+    assert ingested.reasons == []
+    assert ingested.examples[0].messages[:2] == turns(("system", "s\n\nt"), ("user", "a"))
+
+
+def test_a_system_text_that_is_repeated_or_blank_is_there_once(ingest_bytes: IngestBytes) -> None:
+    for text in ("s", " "):
+        row = {"system": "s", "messages": [{"role": "system", "content": text}, *ANSWER]}
+        assert ingest_bytes(jsonl(row)).examples[0].messages[:2] == turns(("system", "s"), ("user", "a"))
+
+
 def test_weight_zero_and_parts_that_are_no_text_reject_the_row(ingest_bytes: IngestBytes) -> None:
     row = {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b", "weight": 0}]}
     assert "weight 0" in ingest_bytes(jsonl(row)).reasons[0]
