@@ -499,6 +499,22 @@ def test_unknown_keys_are_an_error_that_lists_the_formats(ingest_bytes: IngestBy
         ingest_bytes(jsonl({"question": "a", "answer": "b"}))
 
 
+@pytest.mark.parametrize("key", ["k" * 500_000, "\x1b[2J\n" * 40, "prompt\tcompletion"])
+def test_a_key_of_any_length_or_sign_is_shown_on_one_short_line(key: str, ingest_bytes: IngestBytes) -> None:
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: the keys .* fit no known format") as caught:
+        ingest_bytes(jsonl({key: "a"}))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1500
+
+
+def test_a_role_of_any_length_is_named_by_its_beginning(ingest_bytes: IngestBytes) -> None:
+    good = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    bad = {"messages": [{"role": "r" * 100_000, "content": "a"}]}
+    (reason,) = ingest_bytes(jsonl(good, bad)).reasons
+    assert "role 'rrr" in reason
+    assert len(reason) < 300
+
+
 def test_a_file_whose_first_rows_cannot_be_read_is_an_error_with_the_first_reason(ingest_bytes: IngestBytes) -> None:
     with pytest.raises(DataError, match=r"rows\.jsonl:1: the row is null"):
         ingest_bytes(b"null\n")
