@@ -218,7 +218,7 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # one for each, as its tests count the requests
 def server(gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """Address and log of a running server."""
     for name in ("fastapi", "uvicorn", "sse_starlette", "starlette_context", "pydantic_settings"):
