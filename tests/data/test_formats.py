@@ -499,6 +499,22 @@ def test_unknown_keys_are_an_error_that_lists_the_formats(ingest_bytes: IngestBy
         ingest_bytes(jsonl({"question": "a", "answer": "b"}))
 
 
+@pytest.mark.parametrize("key", ["k" * 500_000, "\x1b[2J\n" * 40, "prompt\tcompletion"])
+def test_a_key_of_any_length_or_sign_is_shown_on_one_short_line(key: str, ingest_bytes: IngestBytes) -> None:
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: the keys .* fit no known format") as caught:
+        ingest_bytes(jsonl({key: "a"}))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1500
+
+
+def test_a_role_of_any_length_is_named_by_its_beginning(ingest_bytes: IngestBytes) -> None:
+    good = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    bad = {"messages": [{"role": "r" * 100_000, "content": "a"}]}
+    (reason,) = ingest_bytes(jsonl(good, bad)).reasons
+    assert "role 'rrr" in reason
+    assert len(reason) < 300
+
+
 def test_a_file_whose_first_rows_cannot_be_read_is_an_error_with_the_first_reason(ingest_bytes: IngestBytes) -> None:
     with pytest.raises(DataError, match=r"rows\.jsonl:1: the row is null"):
         ingest_bytes(b"null\n")
@@ -532,6 +548,35 @@ def test_history_system_and_parts_of_text_are_not_lost(ingest_bytes: IngestBytes
     parts = [{"type": "text", "text": "b"}]
     row = {"system": "s", "messages": [*DIALOGUE, {"role": "assistant", "content": parts}]}
     assert ingest_bytes(jsonl(row)).examples[0].messages == begin + BETTER
+
+
+QUESTION = [{"role": "user", "content": "a"}]
+ANSWER = [*QUESTION, {"role": "assistant", "content": "b"}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"system": "s", "messages": [{"role": "system", "content": "t"}, *ANSWER]},
+        {"messages": [{"role": "developer", "content": "s"}, {"role": "system", "content": "t"}, *ANSWER]},
+        {"system": "s", "conversations": [{"from": "system", "value": "t"}, *ANSWER]},
+        {"system": "s", "prompt": [{"role": "system", "content": "t"}, *QUESTION], "completion": "b", "label": True},
+        {"system": "s", "prompt": [{"role": "system", "content": "t"}, *QUESTION], "chosen": "b", "rejected": "c"},
+        {"system": "s", "prompt": [{"role": "system", "content": "t"}, *QUESTION]},
+    ],
+)
+def test_several_system_texts_at_the_start_become_one_and_none_is_lost(
+    row: dict[str, Any], ingest_bytes: IngestBytes
+) -> None:
+    ingested = ingest_bytes(jsonl(row))
+    assert ingested.reasons == []
+    assert ingested.examples[0].messages[:2] == turns(("system", "s\n\nt"), ("user", "a"))
+
+
+def test_a_system_text_that_is_repeated_or_blank_is_there_once(ingest_bytes: IngestBytes) -> None:
+    for text in ("s", " "):
+        row = {"system": "s", "messages": [{"role": "system", "content": text}, *ANSWER]}
+        assert ingest_bytes(jsonl(row)).examples[0].messages[:2] == turns(("system", "s"), ("user", "a"))
 
 
 def test_weight_zero_and_parts_that_are_no_text_reject_the_row(ingest_bytes: IngestBytes) -> None:

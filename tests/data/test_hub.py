@@ -9,6 +9,7 @@ import pytest
 
 from tests.data.conftest import IngestSources, MakeSource
 from tuneline.config.schema import HubDatasetConfig
+from tuneline.data import tables
 from tuneline.data.hub import read_hub
 from tuneline.data.rows import BadRow, Row
 from tuneline.errors import DataError
@@ -70,6 +71,20 @@ def test_a_hub_value_without_a_json_counterpart_rejects_its_row(monkeypatch: pyt
     assert isinstance(bad, BadRow)
     assert bad.reason.startswith("picture is a bytes")
     assert isinstance(good, Row)
+
+
+def test_an_oversized_hub_row_is_rejected_with_its_size_and_the_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MAX_ROW_BYTES", 1000)
+    turn = {"role": "user", "content": "x" * 400}
+    FakeHub([{"text": "a"}, {"text": "x" * 1001}, {"messages": [turn] * 3}, {"text": "b"}]).install(monkeypatch)
+    first, flat, nested, last = read_hub(PINNED)
+    assert isinstance(first, Row)
+    assert isinstance(last, Row)
+    for bad, n_chars in ((flat, 1001), (nested, 1212)):  # three times 400 and "user"
+        assert isinstance(bad, BadRow)
+        assert bad.reason == f"a row of {n_chars} characters; at most 1000 are allowed"
+        assert len(bad.raw) < 1000
+    assert flat.place == "org/chats@0123456789ab:2"
 
 
 @pytest.mark.parametrize(

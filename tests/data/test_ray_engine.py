@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -41,6 +42,47 @@ def test_two_ray_workers_give_the_bytes_of_the_local_engine(
     assert ray_tally == local_tally
     assert {"near_duplicates", "pii"} & {rule for _, rule in local_tally.rejected} == {"near_duplicates"}
     assert local_tally.changed["email"] > 0
+
+
+class FakeRay(ModuleType):
+    """Stands in for Ray, which takes seconds to find that no cluster answers; remembers where it looked."""
+
+    def __init__(self, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__("ray")
+        self.data = ModuleType("ray.data")
+        self.error = error
+        self.asked: list[dict[str, object]] = []
+        monkeypatch.setitem(sys.modules, "ray", self)
+        monkeypatch.setitem(sys.modules, "ray.data", self.data)
+
+    def init(self, **options: object) -> None:
+        self.asked.append(options)
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("Could not find any\nrunning Ray instance"), ValueError("not\na host:port")]
+)
+def test_a_cluster_that_does_not_answer_is_one_line_naming_the_variable_and_the_fix(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = FakeRay(error, monkeypatch)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with pytest.raises(EnvironmentProblem) as caught, engine("ray", 2):
+        pass
+    reason = " ".join(str(error).split())
+    assert str(caught.value) == (
+        f"RAY_ADDRESS: no Ray cluster at 10.0.0.1:6379 ({reason}); correct it, or unset it to use this machine"
+    )
+    assert [(asked["address"], asked["num_cpus"]) for asked in ray.asked] == [("10.0.0.1:6379", None)]
+
+
+def test_without_an_address_ray_gets_the_configured_number_of_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = FakeRay(KeyboardInterrupt(), monkeypatch)  # far enough
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(KeyboardInterrupt), engine("ray", 2):
+        pass
+    assert [(asked["address"], asked["num_cpus"]) for asked in ray.asked] == [(None, 2)]
 
 
 def test_without_ray_the_way_to_have_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

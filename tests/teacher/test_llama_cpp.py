@@ -2,13 +2,8 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,57 +12,9 @@ from tuneline.config.compose import compose
 from tuneline.data.records import Message, make_example, read_examples, read_rejected, write_examples
 
 ROOT = Path(__file__).resolve().parents[2]
-BASE = ROOT / "models" / "base" / "sqlama"
 TABLE = "CREATE TABLE people (id INTEGER, name TEXT, age INTEGER);\n\nQuestion: "
 QUESTIONS = ("How many people are there?", "Which names are there?", "Who is older than 30?")
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The packaged model of this repository; where nothing is packaged, its base model."""
-    packaged = sorted((ROOT / "models" / "deploy").glob("*.gguf"))
-    if packaged:
-        return packaged[0]
-    from tuneline.export.gguf import convert, installed_converter
-    from tuneline.model.loading import load_tokenizer_from
-
-    out = tmp_path_factory.mktemp("gguf") / "base.gguf"
-    convert(BASE, load_tokenizer_from(BASE), out, outtype="f16", name="base", converter=installed_converter())
-    return out
-
-
-@pytest.fixture(scope="module")
-def server(gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """Address and log of a running server."""
-    for name in ("fastapi", "uvicorn", "sse_starlette", "starlette_context", "pydantic_settings"):
-        pytest.importorskip(name)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("server") / "log"
-    command = [sys.executable, "-m", "llama_cpp.server", "--model", str(gguf), "--port", str(port)]
-    options = ["--host", "127.0.0.1", "--n_ctx", "512", "--n_threads", "2", "--model_alias", "sql"]
-    with log.open("wb") as output:
-        process = subprocess.Popen([*command, *options], stdout=output, stderr=subprocess.STDOUT)
-    try:
-        url = f"http://127.0.0.1:{port}/v1"
-        wait_for(url, process, log)
-        yield url, log
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    for _ in range(600):
-        assert process.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(f"{url}/models", timeout=1):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    raise AssertionError(log.read_text())
 
 
 def run_stage(folder: Path, url: str, name: str, *overrides: str) -> "subprocess.CompletedProcess[str]":

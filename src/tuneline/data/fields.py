@@ -8,6 +8,7 @@ from tuneline.data.rows import kind_of
 from tuneline.data.strict_json import decoded
 
 Fields: TypeAlias = dict[str, Json]
+_SHOWN_CHARS = 60  # of a key
 
 
 def present(fields: Fields, key: str, place: str = "") -> Json:
@@ -54,5 +55,6 @@ def opened(value: Json, place: str) -> Json:
 
 
 def listed(fields: Fields) -> str:
-    """Its keys, for messages."""
-    return ", ".join(sorted(fields)[:12]) or "none"
+    """Its keys, for messages: the first 12, long or unprintable ones as the beginning of an ASCII literal."""
+    shown = (key if key.isprintable() and len(key) <= _SHOWN_CHARS else f"{key!a:.{_SHOWN_CHARS}}" for key in fields)
+    return ", ".join(sorted(shown)[:12]) or "none"

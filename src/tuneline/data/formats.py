@@ -61,7 +61,7 @@ def adapt(row: Fields, chosen: Format) -> Content:
         case "alpaca":
             return Content(alpaca(row))
         case "sharegpt":
-            return Content((*_system(row), *_list_of_messages(row, "conversations")), tools=tools(row))
+            return Content(_behind_system(row, _list_of_messages(row, "conversations")), tools=tools(row))
         case "openai":
             return Content(_behind_system(row, _list_of_messages(row, "messages")), tools=tools(row))
         case "prompt_completion":
@@ -78,13 +78,13 @@ def _adapt_for_preferences(row: Fields, chosen: Literal["preference", "kto", "pr
     match chosen:
         case "preference":
             prompt, better, worse = pair(row, asked(row) or ())
-            return Content((*_system(row), *prompt), tools=tools(row), chosen=better, rejected=worse)
+            return Content(_behind_system(row, prompt), tools=tools(row), chosen=better, rejected=worse)
         case "kto":
-            return Content((*_system(row), *answered(row)), tools=tools(row), label=label(row))
+            return Content(_behind_system(row, answered(row)), tools=tools(row), label=label(row))
         case "prompt":
             if (found := asked(row)) is None:
                 raise RowProblem("format", f"no 'prompt'; the keys are: {listed(row)}")
-            return Content((*_system(row), *found), tools=tools(row))
+            return Content(_behind_system(row, found), tools=tools(row))
 
 
 def alpaca(row: Fields) -> tuple[Message, ...]:
@@ -153,9 +153,15 @@ def _system(row: Fields) -> tuple[Message, ...]:
 
 
 def _behind_system(row: Fields, found: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The messages behind the row's system text, which some data sets repeat as the first of them."""
-    system = _system(row)
-    return found if not system or found[:1] == system else (*system, *found)
+    """The messages behind the row's system text, with one system message at most.
+
+    Some data sets repeat that text as the first message, and OpenAI takes several system and developer messages at the
+    start, where most chat templates take one: different texts become one, a blank line between them.
+    """
+    whole = (*_system(row), *found)
+    n_systems = next((number for number, message in enumerate(whole) if message.role != "system"), len(whole))
+    texts = dict.fromkeys(message.content for message in whole[:n_systems] if message.content.strip())
+    return whole if n_systems <= 1 else (Message("system", "\n\n".join(texts)), *whole[n_systems:])
 
 
 def _history(row: Fields) -> tuple[Message, ...]:

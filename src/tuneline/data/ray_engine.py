@@ -37,7 +37,7 @@ def ray_processes(n_workers: int | None) -> Iterator[Ordered]:
             logging_level=logging.ERROR,
             log_to_driver=False,
         )
-    except ConnectionError as error:
+    except (ConnectionError, ValueError) as error:  # ValueError: no address at all
         reason = " ".join(str(error).split())[:200]
         raise EnvironmentProblem(
             f"RAY_ADDRESS: no Ray cluster at {cluster} ({reason}); correct it, or unset it to use this machine"
