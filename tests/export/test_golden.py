@@ -17,8 +17,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(PEFT_WARNING)]
 def test_all_renderers_agree_and_kinds_the_template_cannot_show_are_counted(
     f16: Path, tokenizer: "PreTrainedTokenizerBase"
 ) -> None:
-    from tuneline.export.golden import GOLDENS, compare_templates
     from tuneline.export.gguf import chat_template
+    from tuneline.export.golden import GOLDENS, compare_templates
     from tuneline.export.runtime import open_vocabulary
 
     with open_vocabulary(f16) as vocabulary:

@@ -1,4 +1,4 @@
-"""The chain from adapter to GGUF as one table: what each hand-over cost, put together from the reports of its stages."""
+"""The chain from adapter to GGUF as one table: what each hand-over cost, from the reports of its stages."""
 
 import csv
 import io

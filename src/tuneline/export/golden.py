@@ -55,9 +55,7 @@ GOLDENS: Mapping[str, Golden] = {
 }
 
 
-def compare_templates(
-    link: str, tokenizer: PreTrainedTokenizerBase, template: str, vocabulary: Vocabulary
-) -> Metrics:
+def compare_templates(link: str, tokenizer: PreTrainedTokenizerBase, template: str, vocabulary: Vocabulary) -> Metrics:
     """Render every golden conversation in every way, and compare token ids.
 
     A kind that the model's own template refuses, or cannot show whole, is counted as refused. Raises `ModelError`
