@@ -48,11 +48,12 @@ def read_chain(
 
     Raises `DataError` for a report that is missing or unreadable.
     """
-    tuned = {name.removeprefix("tuned_"): value for name, value in read_figures(evaluated).items() if "tuned_" in name}
+    both = read_figures(evaluated)
+    tuned = {name.removeprefix("tuned_"): value for name, value in both.items() if name.startswith("tuned_")}
     return [
         Link("training", "adapter", tuned, None),
         Link("adapter", "merged", read_figures(merge), None),
-        *(Link("merged", name, read_figures(verified / f"{name}.json"), budgets[name]) for name in types),
+        *(Link("merged", name, _verified_figures(verified / f"{name}.json"), budgets[name]) for name in types),
     ]
 
 
@@ -66,6 +67,14 @@ def read_figures(path: Path) -> Figures:
         case dict() if all(isinstance(value, int | float) for value in report.values()):
             return report
     raise DataError(f"{path}: not one flat object of numbers; run `dvc repro`")
+
+
+def _verified_figures(path: Path) -> Figures:
+    found = read_figures(path)
+    missing = sorted({*FIGURES, "ended_drop"} - {"perplexity_ratio_se"} - set(found))  # one row has no spread
+    if missing:
+        raise DataError(f"{path}: it lacks {', '.join(missing)}; run `dvc repro`, which verifies again")
+    return found
 
 
 def score_of(links: Sequence[Link]) -> str:

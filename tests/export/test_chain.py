@@ -1,0 +1,131 @@
+"""The chain's reports: every link in its place, stale files left alone, what is outside told with its cause."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from tuneline.config.schema import BudgetConfig, GgufType
+from tuneline.errors import BudgetError, DataError
+from tuneline.export.chain import Link, chain_csv, chain_markdown, chain_metrics, check_chain, read_chain
+from tuneline.export.chain_picture import draw_chain, pareto
+
+BUDGET = BudgetConfig(kl_mean_nats=0.01, top1_agreement=0.95, execution_accuracy_drop=0.02)
+SCORE = {"execution_accuracy": 0.84, "execution_accuracy_ci95_low": 0.81, "execution_accuracy_ci95_high": 0.87}
+SPEED_WORDS = ("second", "per_s", "load", "memory")
+
+
+def gguf(size_mib: float, kl: float) -> dict[str, float]:
+    return SCORE | {
+        "size_mib": size_mib,
+        "bits_per_weight": 8.5,
+        "max_abs_logit_diff": 0.5,
+        "mean_abs_logit_diff": 0.01,
+        "kl_mean_nats": kl,
+        "kl_median_nats": kl / 10,
+        "kl_p99_nats": kl * 10,
+        "top1_agreement": 0.99,
+        "perplexity_ratio": 1.002,
+        "perplexity_ratio_se": 0.0015,
+        "ended_fraction": 1.0,
+        "ended_drop": 0.0,
+        "execution_accuracy_drop": 0.01,
+        "execution_accuracy_drop_p_value": 0.5,
+        "load_s": 3.0,
+    }
+
+
+@pytest.fixture
+def reports(tmp_path: Path) -> Path:
+    (tmp_path / "verify").mkdir()
+    tuned = {f"tuned_{name}": value for name, value in SCORE.items()}
+    write(tmp_path / "evaluate.json", tuned | {"base_execution_accuracy": 0.0})
+    write(tmp_path / "merge.json", {"kl_mean_nats": 1e-12, "kl_p99_nats": 1e-11, "top1_agreement": 1.0, "size_mib": 15})
+    for name, size, kl in (("f16", 7.6, 1e-6), ("q8_0", 4.0, 1e-3), ("q2_k", 1.5, 0.5)):
+        write(tmp_path / "verify" / f"{name}.json", gguf(size, kl))
+    return tmp_path
+
+
+def write(path: Path, figures: dict[str, float]) -> None:
+    path.write_text(json.dumps(figures))
+
+
+def chain(reports: Path, types: tuple[GgufType, ...] = ("f16", "q8_0")) -> list[Link]:
+    budgets: dict[GgufType, BudgetConfig] = dict.fromkeys(types, BUDGET)
+    return read_chain(reports / "evaluate.json", reports / "merge.json", reports / "verify", types, budgets)
+
+
+def test_links_come_in_the_order_of_the_chain_without_files_of_an_earlier_list(reports: Path) -> None:
+    assert [link.name for link in chain(reports)] == ["adapter", "merged", "f16", "q8_0"]
+
+
+def test_metrics_are_flat_and_hold_nothing_of_the_clock(reports: Path) -> None:
+    metrics = chain_metrics(chain(reports), 0.95)
+    assert metrics["q8_0_kl_mean_nats"] == 1e-3
+    assert metrics["merged_kl_mean_nats"] == 1e-12
+    assert metrics["adapter_execution_accuracy"] == 0.84
+    assert metrics["n_links_outside_budget"] == 0
+    assert [name for name in metrics if any(word in name for word in SPEED_WORDS)] == []
+
+
+def test_table_has_one_row_a_link_and_leaves_empty_what_was_not_measured(reports: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(chain_csv(chain(reports), 0.95))))
+    assert [(row["made_from"], row["link"]) for row in rows[:3]] == [
+        ("training", "adapter"),
+        ("adapter", "merged"),
+        ("merged", "f16"),
+    ]
+    assert [row["kl_mean_nats"] for row in rows] == ["", "1e-12", "1e-06", "0.001"]
+
+
+def test_link_outside_its_budget_is_named_with_its_cause_in_one_line(reports: Path) -> None:
+    links = chain(reports, ("f16", "q8_0", "q2_k"))
+    with pytest.raises(BudgetError) as caught:
+        check_chain(links)
+    message = str(caught.value)
+    assert "merged -> q2_k: kl_mean_nats is 0.5, kl_mean_nats allows 0.01; usual causes: the type is too" in message
+    assert "q8_0:" not in message
+    assert "\n" not in message
+    text = chain_markdown(links, 0.95)
+    assert [line.split(" | ")[-1] for line in text.splitlines() if "-> q" in line and line[0] == "|"] == [
+        "within |",
+        "OUTSIDE |",
+    ]
+    assert chain_metrics(links, 0.95)["n_links_outside_budget"] == 1
+
+
+def test_text_shows_ratio_with_error_and_score_with_interval(reports: Path) -> None:
+    text = chain_markdown(chain(reports), 0.95)
+    assert "1.0020 ± 0.0015" in text
+    assert "84.0% (81.0% to 87.0%)" in text
+    assert "Every link is within its budget" in text
+    check_chain(chain(reports))
+
+
+@pytest.mark.parametrize("content", ["[]", '{"a": "b"}', "{"])
+def test_report_that_is_none_is_named(reports: Path, content: str) -> None:
+    (reports / "verify" / "q8_0.json").write_text(content)
+    with pytest.raises(DataError, match=r"q8_0\.json: .*run `dvc repro`"):
+        chain(reports)
+
+
+def test_report_of_an_earlier_release_is_refused_with_what_it_lacks(reports: Path) -> None:
+    figures = gguf(4.0, 1e-3)
+    del figures["ended_drop"]
+    write(reports / "verify" / "q8_0.json", figures)
+    with pytest.raises(DataError, match=r"q8_0\.json: it lacks ended_drop"):
+        chain(reports)
+
+
+def test_file_that_a_smaller_one_beats_is_not_on_the_pareto_line() -> None:
+    sizes_and_losses = [(1.0, 0.5), (2.0, 0.1), (3.0, 0.2), (4.0, 0.1), (5.0, 0.01)]
+    files = [Link("merged", str(size), gguf(size, kl), BUDGET) for size, kl in sizes_and_losses]
+    assert [link.name for link in pareto(files)] == ["1.0", "2.0", "5.0"]
+
+
+def test_same_figures_give_the_same_picture(reports: Path) -> None:
+    for name in ("a.png", "b.png"):
+        draw_chain(reports / name, chain(reports, ("f16", "q8_0", "q2_k")), 0.95)
+    assert (reports / "a.png").read_bytes() == (reports / "b.png").read_bytes()
