@@ -8,18 +8,34 @@ from tuneline.errors import BudgetError
 Figures = Mapping[str, float | int]
 
 
-def check_budget(gguf_type: str, metrics: Figures, budget: BudgetConfig) -> None:
-    """Raise one `BudgetError` with every figure that is outside: link, figure, budget, usual cause."""
+def outside(metrics: Figures, budget: BudgetConfig) -> list[str]:
+    """Every figure that is outside the budget, in words; none when all hold."""
     drop = "execution_accuracy_drop" if "execution_accuracy_drop" in metrics else "exact_match_drop"
-    problems = [
+    return [
         *_over("kl_mean_nats", "kl_mean_nats", metrics, budget.kl_mean_nats),
         *_under("top1_agreement", metrics, budget.top1_agreement),
         *_over(drop, "execution_accuracy_drop", metrics, budget.execution_accuracy_drop),
     ]
+
+
+def check_budget(gguf_type: str, metrics: Figures, budget: BudgetConfig) -> None:
+    """Raise one `BudgetError` with every figure that is outside: link, figure, budget, usual cause."""
+    problems = outside(metrics, budget)
     if problems:
         raise BudgetError(
             f"verify (merged -> {gguf_type}): export.budgets.{gguf_type}: {'; '.join(problems)}; {_cause(gguf_type)}"
         )
+
+
+def check_link(
+    gguf_type: str, metrics: Figures, budget: BudgetConfig, *, outtype: str, all_within_budget: bool
+) -> None:
+    """`check_budget` for each type, or for `outtype` only, where the choice among the others is left to figures.
+
+    A 16-bit file that is off means a broken conversion, which no choice of type mends.
+    """
+    if all_within_budget or gguf_type == outtype:
+        check_budget(gguf_type, metrics, budget)
 
 
 def _over(figure: str, key: str, metrics: Figures, allowed: float) -> list[str]:
