@@ -4,6 +4,7 @@ from tuneline.config.params import read_params
 from tuneline.entry import run, stage_arguments
 from tuneline.export.experiment import Experiment
 from tuneline.export.package import Inputs, package, read_reports
+from tuneline.export.picking import pick
 from tuneline.output import atomic_folder
 
 
@@ -11,6 +12,15 @@ def main() -> None:
     reports = ("split_report", "train_report", "evaluated", "merge_report", "verified")
     args = stage_arguments(__doc__, "gguf", "merged", "base", "data", *reports, "out")
     params = read_params(args.params)
+    figures = read_reports(
+        split=args.split_report,
+        train=args.train_report,
+        evaluated=args.evaluated,
+        merge=args.merge_report,
+        verified=args.verified,
+        types=params.export.verified,
+    )
+    shipped = pick(params.export.pick, params.export.verified, figures.verified, params.export.budgets)
     experiment = Experiment(
         seed=params.seed,
         model=params.model,
@@ -26,17 +36,10 @@ def main() -> None:
         eval=params.eval,
         merge=params.merge,
         export=params.export,
-    )
-    figures = read_reports(
-        split=args.split_report,
-        train=args.train_report,
-        evaluated=args.evaluated,
-        merge=args.merge_report,
-        verified=args.verified,
-        types=params.export.verified,
+        shipped=shipped,
     )
     with atomic_folder(args.out) as folder:
-        package(experiment, figures, args.gguf, Inputs(args.base, args.data, args.merged), folder)
+        package(experiment, figures, args.gguf / f"{shipped}.gguf", Inputs(args.base, args.data, args.merged), folder)
 
 
 if __name__ == "__main__":
