@@ -52,6 +52,14 @@ SOURCE: dict[str, Any] = {
 }
 REPLAY = {**SOURCE, "name": "old", "role": "replay"}
 HELD_OUT = {**SOURCE, "name": "held_out", "role": "test"}
+
+
+def quants(*names: str) -> dict[str, Any]:
+    """The types to make, and what conf/ computes of them."""
+    listed = list(names)
+    return {"export.quants": listed, "export.plain": listed, "export.verified": ["f16", *listed]}
+
+
 DEVICE_4BIT_CPU = {"hardware.device": "cpu", "hardware.precision": "bf16"}
 
 ALLOWED = {
@@ -68,7 +76,7 @@ ALLOWED = {
     "bf16 on cpu": {"hardware.precision": "bf16"},
     "mps": {"hardware.device": "mps", "hardware.memory_gib": 64.0},
     "a fixed number of steps": {"recipe.phases.sft.max_steps": 3},
-    "no quants": {"export.quants": [], "export.verified": ["f16"], "export.package": "f16"},
+    "no quants": {**quants(), "export.pick": "f16"},
     "a constant rate": {"train.lr_scheduler_type": "constant", "train.warmup_ratio": 0.0},
     "some layers with an adapter": {"lora.target_modules": ["q_proj", "v_proj"]},
     "layers by a pattern": {"lora.target_modules": r".*\.(q|v)_proj"},
@@ -254,13 +262,21 @@ REFUSED = {
     "answer longer than the context": ({"eval.max_new_tokens": 512}, "eval.max_new_tokens: 512"),
     "verified by hand": ({"export.verified": ["f16", "q8_0"]}, "export.verified: 'f16, q8_0', allowed is outtype"),
     "the same quant twice": (
-        {"export.quants": ["q8_0", "q8_0"], "export.verified": ["f16", "q8_0", "q8_0"]},
+        quants("q8_0", "q8_0"),
         "export.quants: 'q8_0, q8_0', allowed is each type once",
     ),
-    "package not made": ({"export.package": "q6_k"}, "export.package: 'q6_k', allowed is a verified type"),
+    "pick not made": ({"export.pick": "q6_k"}, "export.pick: 'q6_k', allowed is smallest_within_budget or a verified"),
+    "the smallest, and yet all": (
+        {"export.pick": "smallest_within_budget"},
+        "export.all_within_budget: true, allowed is false, by export.pick",
+    ),
+    "quants with an importance matrix that nobody computes": (
+        {"export.weighted": ["q8_0"]},
+        "export.weighted: 'q8_0', allowed is [], by export.imatrix",
+    ),
     "type without budget": (
-        {"export.quants": ["q8_0", "q4_0"], "export.verified": ["f16", "q8_0", "q4_0"]},
-        "export.budgets.q4_0: missing",
+        quants("q8_0", "q5_0"),
+        "export.budgets.q5_0: missing",
     ),
     "context longer than the model": ({"export.n_ctx": 513}, "export.n_ctx: 513, allowed is at most"),
 }

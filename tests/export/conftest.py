@@ -134,7 +134,7 @@ def experiment(**model: object) -> Experiment:
         use_dora=False,
         use_rslora=False,
     )
-    sections = {field.name: getattr(params, field.name) for field in fields(Experiment)}
+    sections = {field.name: getattr(params, field.name) for field in fields(Experiment) if field.name != "shipped"}
     # whatever params.yaml is at the moment, these are what the tests speak of
     fixed = {
         "seed": 42,
@@ -143,7 +143,8 @@ def experiment(**model: object) -> Experiment:
         "lora": lora,
         "data": params.data.model_copy(update={"name": "text_to_sql", "sources": (POOL,), "system_prompt": None}),
         "eval": params.eval.model_copy(update={"confidence": 0.95}),
-        "export": params.export.model_copy(update={"package": "q8_0", "n_ctx": 512}),
+        "export": params.export.model_copy(update={"n_ctx": 512}),
+        "shipped": "q8_0",
     }
     return Experiment(**(sections | fixed))
 

@@ -22,6 +22,7 @@ class TunelineResolvers(SearchPathPlugin):
         conf = Path(folders[0].removeprefix("file://"))
         OmegaConf.register_new_resolver("conf_digest", lambda: conf_digest(conf), replace=True)
         OmegaConf.register_new_resolver("with_outtype", with_outtype, replace=True)
+        OmegaConf.register_new_resolver("differs", differs, replace=True)
         OmegaConf.register_new_resolver("when_set", when_set, replace=True)
         OmegaConf.register_new_resolver("pick", pick, replace=True)
 
@@ -29,6 +30,11 @@ class TunelineResolvers(SearchPathPlugin):
 def with_outtype(outtype: str, quants: object) -> object:
     """`f16` and `[q8_0]` as `[f16, q8_0]`: the files that export makes. No list stays, for the schema."""
     return ListConfig([outtype, *quants]) if isinstance(quants, ListConfig) else quants
+
+
+def differs(value: object, other: object) -> bool:
+    """False when both are the same word."""
+    return value != other
 
 
 def when_set(value: object, then: object, otherwise: object) -> object:

@@ -92,7 +92,7 @@ def look_at(params: Params, reports: Path) -> list[str]:
         f"{reports}/train/{final}.png": "the loss curve",
         f"{reports}/inspect/{final}.md": "what the model was trained on, token by token",
         "data/predictions/models/tuned.jsonl": "every answer, with its error",
-        "models/deploy": f"the packaged model ({params.export.package}): {load}",
+        "models/deploy": f"the packaged model ({params.export.pick}): {load}",
     }
     present = {name: remark for name, remark in files.items() if Path(name).exists()}
     width = max(map(len, present), default=0)

@@ -344,8 +344,12 @@ def _export(export: ExportConfig, addressable: int) -> Iterator[str]:
     yield from _imatrix(export, addressable)
     if len(set(export.quants)) < len(export.quants):
         yield _refused("export.quants", _listed(export.quants), "is each type once")
-    if export.package not in export.verified:
-        yield _refused("export.package", export.package, f"is a verified type: {_listed(export.verified)}")
+    is_named = export.pick != "smallest_within_budget"
+    if is_named and export.pick not in export.verified:
+        allowed = f"is smallest_within_budget or a verified type: {_listed(export.verified)}"
+        yield _refused("export.pick", export.pick, allowed)
+    if export.all_within_budget != is_named:
+        yield _refused("export.all_within_budget", export.all_within_budget, f"is {shown(is_named)}, by export.pick")
     for name in sorted(set(export.verified) - set(export.budgets)):
         yield f"export.budgets.{name}: missing, each verified type needs one; add it to conf/export/gguf.yaml"
     if export.n_ctx > addressable:

@@ -103,6 +103,7 @@ QuantType = Literal[
     "q5_k_m", "q6_k", "q8_0", "iq3_s", "iq3_m", "iq4_nl", "iq4_xs",
 ]  # fmt: skip
 GgufType = Literal[OutType, QuantType]
+Pick = Literal[GgufType, "smallest_within_budget"]
 
 TargetModules = Annotated[str | tuple[str, ...], PlainValidator(_target_modules)]
 Phases = Annotated[Mapping[Name, "PhaseConfig"], Field(min_length=1)]
@@ -472,7 +473,8 @@ class ExportConfig(Strict):
     plain: QuantTypes  # without imatrix: the quants
     weighted: QuantTypes  # with imatrix: the quants
     verified: GgufTypes  # outtype, then the quants: conf/ computes it
-    package: GgufType  # the file in models/deploy
+    pick: Pick  # the file in models/deploy
+    all_within_budget: bool  # with a type picked by name; otherwise the outtype alone must hold
     vllm: bool  # models/deploy also ships the merged model in safetensors
     verify_examples: Count  # held-out rows for the comparison of logits
     score_examples: Count | None  # held-out rows scored by the task; null: all

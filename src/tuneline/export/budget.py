@@ -30,6 +30,17 @@ def outside_budget(metrics: Figures, budget: BudgetConfig) -> list[str]:
     ]
 
 
+def check_link(
+    gguf_type: str, metrics: Figures, budget: BudgetConfig, *, outtype: str, all_within_budget: bool
+) -> None:
+    """`check_budget` for each type, or for `outtype` only, where the choice among the others is left to figures.
+
+    A 16-bit file that is off means a broken conversion, which no choice of type mends.
+    """
+    if all_within_budget or gguf_type == outtype:
+        check_budget(gguf_type, metrics, budget)
+
+
 def _over(figure: str, key: str, metrics: Figures, allowed: float) -> list[str]:
     # `not <=`: NaN is outside every budget
     return [] if metrics[figure] <= allowed else [f"{figure} is {metrics[figure]:.3g}, {key} allows {allowed:g}"]

@@ -51,7 +51,7 @@ def score_name(evaluated: Figures) -> str:
 def _front_matter(it: Experiment, reports: Reports) -> str:
     base = it.model.name if it.model.is_local else it.model.name_or_path
     score = score_name(reports.evaluated)
-    found = reports.verified[it.export.package][score]
+    found = reports.verified[it.shipped][score]
     result = {
         "task": {"type": "text-generation"},
         "dataset": {"name": it.data.name, "type": it.data.name, "split": "test"},
@@ -64,7 +64,7 @@ def _front_matter(it: Experiment, reports: Reports) -> str:
         "base_model_relation": "quantized",
         "pipeline_tag": "text-generation",
         "library_name": "gguf",
-        "tags": ["gguf", "llama.cpp", "tuneline", it.method.name, it.export.package],
+        "tags": ["gguf", "llama.cpp", "tuneline", it.method.name, it.shipped],
         "datasets": [source.hub.repo for source in it.data.sources if source.hub is not None],
         "model-index": [{"name": it.title, "results": [result]}],
     }
@@ -77,7 +77,7 @@ def _introduction(it: Experiment) -> str:
     pin = "" if it.model.revision is None else f" at revision `{it.model.revision}`"
     return (
         f"# {it.title}\n\n`{base}`{pin} ({it.model.licence}), tuned on {it.data.name} with "
-        f"{_method(it)}, as a GGUF of type {it.export.package} for llama.cpp and Ollama.\n"
+        f"{_method(it)}, as a GGUF of type {it.shipped} for llama.cpp and Ollama.\n"
         "Lineage with the hash of every input: `provenance.json`."
     )
 
@@ -93,13 +93,13 @@ def _method(it: Experiment) -> str:
 def _quality(it: Experiment, reports: Reports) -> str:
     evaluated, score = reports.evaluated, score_name(reports.evaluated)
     header = ["model", f"{_words(score)} ({100 * it.eval.confidence:g} % interval)", "exact match", "perplexity"]
-    shipped = reports.verified[it.export.package]
+    shipped = reports.verified[it.shipped]
     # A ratio for the file: its perplexity is over fewer answers than the two above, and not to be compared with them.
     ratio = f"{shipped['perplexity_ratio']:.4f} x merged"
     rows = [
         _quality_row("base", evaluated, "base_", score, it, f"{evaluated['base_perplexity']:.3f}"),
         _quality_row("tuned", evaluated, "tuned_", score, it, f"{evaluated['tuned_perplexity']:.3f}"),
-        _quality_row(f"this file ({it.export.package})", shipped, "", score, it, ratio),
+        _quality_row(f"this file ({it.shipped})", shipped, "", score, it, ratio),
     ]
     return (
         f"## How good it is\n\n{evaluated['n_examples']} held-out examples, answered greedily; this file was asked "

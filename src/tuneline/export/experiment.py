@@ -10,6 +10,7 @@ from tuneline.config.schema import (
     DataConfig,
     EvalConfig,
     ExportConfig,
+    GgufType,
     HardwareConfig,
     LoraConfig,
     MergeConfig,
@@ -41,6 +42,7 @@ class Experiment:
     eval: EvalConfig
     merge: MergeConfig
     export: ExportConfig
+    shipped: GgufType  # what export.pick came to
 
     @property
     def title(self) -> str:
@@ -49,7 +51,7 @@ class Experiment:
     @property
     def gguf_name(self) -> str:
         """The packaged file; named after its content, as it will leave this repository."""
-        return f"{self.title}-{self.export.package}.gguf"
+        return f"{self.title}-{self.shipped}.gguf"
 
     def settings(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -83,7 +83,7 @@ def read_reports(
 def package(it: Experiment, reports: Reports, gguf: Path, inputs: Inputs, out: Path) -> None:
     """Fill the empty folder `out`. Raises `ConfigError` when anything is unpinned, `ModelError` for a wrong file."""
     check_pinned(it.model, it.data)
-    check_file_type(gguf, it.export.package)
+    check_file_type(gguf, it.shipped)
     tokenizer = load_tokenizer_from(inputs.merged)
     # a copy, not a link: whoever changes the deployed file must not change DVC's
     shutil.copyfile(gguf, out / it.gguf_name)

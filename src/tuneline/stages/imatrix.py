@@ -12,11 +12,11 @@ from tuneline.output import write_text
 def main() -> None:
     args = stage_arguments(__doc__, "train", "merged", "source", "text", "out")
     params = read_params(args.params)
-    settings = params.export.imatrix
-    assert settings is not None, "export.calibrated is empty without export.imatrix; config.rules holds it"
-    rows = calibration_rows(read_examples(args.train), settings.n_rows)
+    imatrix = params.export.imatrix
+    assert imatrix is not None, "export.calibrated is empty without export.imatrix; config.rules holds it"
+    rows = calibration_rows(read_examples(args.train), imatrix.n_rows)
     write_text(args.text, calibration_text(load_tokenizer_from(args.merged), rows))
-    compute(installed_tool("llama-imatrix"), args.source, args.text, args.out, n_ctx=settings.n_ctx)
+    compute(installed_tool("llama-imatrix"), args.source, args.text, args.out, n_ctx=imatrix.n_ctx)
     print(f"{args.out}: importance matrix of {len(rows):,} training rows")
 
 

@@ -4,6 +4,7 @@ from tuneline.config.params import read_params
 from tuneline.entry import run, stage_arguments
 from tuneline.export.experiment import Experiment
 from tuneline.export.package import Inputs, package, read_reports
+from tuneline.export.picking import pick
 from tuneline.output import atomic_folder
 
 
@@ -19,6 +20,17 @@ def main() -> None:
     )
     args = stage_arguments(__doc__, "gguf", "merged", "adapter", "base", "data", "raw", *measured, "out")
     params = read_params(args.params)
+    figures = read_reports(
+        ingest=args.ingest_report,
+        clean=args.clean_report,
+        split=args.split_report,
+        train=args.train_report,
+        evaluated=args.evaluated,
+        merge=args.merge_report,
+        verified=args.verified,
+        types=params.export.verified,
+    )
+    shipped = pick(params.export.pick, params.export.verified, figures.verified, params.export.budgets)
     experiment = Experiment(
         seed=params.seed,
         model=params.model,
@@ -34,20 +46,11 @@ def main() -> None:
         eval=params.eval,
         merge=params.merge,
         export=params.export,
-    )
-    figures = read_reports(
-        ingest=args.ingest_report,
-        clean=args.clean_report,
-        split=args.split_report,
-        train=args.train_report,
-        evaluated=args.evaluated,
-        merge=args.merge_report,
-        verified=args.verified,
-        types=params.export.verified,
+        shipped=shipped,
     )
     with atomic_folder(args.out) as folder:
         inputs = Inputs(args.raw, args.data, args.base, args.adapter, args.merged)
-        package(experiment, figures, args.gguf, inputs, folder)
+        package(experiment, figures, args.gguf / f"{shipped}.gguf", inputs, folder)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from tuneline.entry import run, stage_arguments
 from tuneline.evaluation.heldout import read_heldout
 from tuneline.evaluation.tasks import score
 from tuneline.export.answers import Judged, loss_metrics, read_reference, write_answers
-from tuneline.export.budget import check_budget
+from tuneline.export.budget import check_link, outside_budget
 from tuneline.export.quantize import gguf_type
 from tuneline.export.verify import Link, measure
 from tuneline.output import write_metrics
@@ -24,10 +24,18 @@ def main() -> None:
     scores = score(params.eval.task, asked, measured.answers, args.resources, params.eval.statement_timeout_s)
     judged = list(map(Judged, scores, measured.ended))
     metrics = measured.metrics | loss_metrics(judged, [reference[row.id] for row in asked], params.eval.confidence)
+    budget = params.export.budgets[link.type]
+    metrics |= {"within_budget": int(not outside_budget(metrics, budget))}
     write_answers(args.predictions, asked, measured.answers, judged)
     write_metrics(args.speed, measured.speed)
     write_metrics(args.metrics, metrics)  # before the check, so that a failure can be looked into
-    check_budget(link.type, metrics, params.export.budgets[link.type])
+    check_link(
+        link.type,
+        metrics,
+        budget,
+        outtype=params.export.outtype,
+        all_within_budget=params.export.all_within_budget,
+    )
 
 
 if __name__ == "__main__":
