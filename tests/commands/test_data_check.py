@@ -155,6 +155,15 @@ def test_a_rule_of_another_type_is_named_with_its_key(file: Path, tmp_path: Path
         check(file, "--conf", tmp_path / "conf")
 
 
+def test_a_folder_a_pipe_and_a_device_are_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "folder.jsonl").mkdir()
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "zero.jsonl").symlink_to("/dev/zero")
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(DataError, match=rf"{path.name}: is no regular file; give the path of one file"):
+            check(path)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [

@@ -166,7 +166,8 @@ def _check_path(path: Path) -> None:
     if "*" in str(path) or "?" in str(path):  # to the library these stand for other files
         raise DataError(f"{path}: a path with * or ? stands for several files; give one file, or rename it")
     if not path.is_file():
-        raise DataError(f"{path}: no such file; give the path of one file")
+        what = "is no regular file" if path.exists() else "no such file"
+        raise DataError(f"{path}: {what}; give the path of one file")
 
 
 def _columns(given: list[str]) -> dict[str, str]:
