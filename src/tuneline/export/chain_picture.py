@@ -22,7 +22,7 @@ def draw_chain(path: Path, links: Sequence[Link], confidence: float) -> None:
     _draw_score(right, links, files, confidence)
     for axes in (left, right):
         axes.set_xlabel("size of the file, MiB")
-        axes.margins(x=0.14, y=0.16)
+        axes.margins(x=0.18, y=0.16)
         axes.spines[["top", "right"]].set_visible(False)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
@@ -45,7 +45,7 @@ def _draw_divergence(axes: Axes, files: Sequence[Link]) -> None:
         assert link.budget is not None
         axes.scatter(size, divergence, color=_colour(link), zorder=3)
         axes.scatter(size, link.budget.kl_mean_nats, color=BUDGET, marker="_", s=320, linewidths=2, zorder=2)
-        axes.annotate(link.name, (size, divergence), (0, -14), textcoords="offset points", ha="center")
+        axes.annotate(link.name, (size, divergence), (8, 5), textcoords="offset points")
     axes.scatter([], [], color=BUDGET, marker="_", s=160, linewidths=2, label="budget: at most")
     axes.set_yscale("log")
     axes.set_title("KL divergence from the merged model, nats per token")
@@ -68,7 +68,7 @@ def _draw_score(axes: Axes, links: Sequence[Link], files: Sequence[Link], confid
     axes.scatter([], [], color=BUDGET, marker="_", s=160, linewidths=2, label="budget: at least")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.set_title(f"{score.replace('_', ' ')}, {confidence:.0%} intervals")
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)
 
 
 def _sizes(links: Sequence[Link]) -> list[float]:
