@@ -139,7 +139,7 @@ def test_the_packaged_model_comes_with_a_command_that_ollama_takes(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models/deploy").mkdir(parents=True)
     line = look_at(params, tmp_path)[-1]
-    assert line.endswith("ollama create sqlama-text_to_sql-lora -f models/deploy/Modelfile")
+    assert line.endswith("tuneline serve models/deploy")
 
 
 def test_the_suggested_experiment_is_a_change_of_this_one(params: Params) -> None:

@@ -35,3 +35,20 @@ def record(folder: Path) -> Path:
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     return write_package(tmp_path / "deploy")
+
+
+@pytest.fixture(scope="session")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two folders by the code of the package stage, from the embedded base model; they differ in a setting."""
+    from tests.export.conftest import convert_folder, experiment, reports
+    from tuneline.export.package import Inputs, package
+    from tuneline.export.quantize import quantize
+
+    top = tmp_path_factory.mktemp("shipped")
+    base = Path("models/base/sqlama").resolve()
+    quantize(convert_folder(base, top / "f16.gguf"), top / "q8_0.gguf", "q8_0")
+    inputs = Inputs(base / "config.json", base / "config.json", base, base, base)
+    for name, it in (("v1", experiment()), ("v2", experiment(licence="mit"))):
+        (top / name).mkdir()
+        package(it, reports(), top / "q8_0.gguf", inputs, top / name)
+    return top / "v1", top / "v2"

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tuneline.config.params import read_params
-from tuneline.config.schema import EvalTask, Params, model_title
+from tuneline.config.schema import EvalTask, Params
 from tuneline.errors import DataError
 from tuneline.evaluation.names import interval_names
 
@@ -86,7 +86,7 @@ def table(params: Params, rows: list[System], n_examples: float | None) -> Table
 def look_at(params: Params, reports: Path) -> list[str]:
     """The files worth opening first, of those that are there."""
     final = params.recipe.final
-    load = f"ollama create {model_title(params.model, params.data, params.method)} -f models/deploy/Modelfile"
+    load = "tuneline serve models/deploy"
     files = {
         f"{reports}/evaluate.png": "base against tuned, and what went wrong",
         f"{reports}/train/{final}.png": "the loss curve",

@@ -1,7 +1,9 @@
 """A conversation in the terminal, through the same server as everybody else's."""
 
 import json
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +23,8 @@ ANSWER_TIMEOUT_S = 600.0
 @contextmanager
 def running_server(verified: Verified) -> Iterator[int]:
     """The port of a server for one client, which ends with the block."""
+    for number in (signal.SIGTERM, signal.SIGHUP):  # so that a closed terminal leaves no server behind
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     port = free_port()
     command = server_command(installed_tool("llama-server"), verified, LOCALHOST, port, parallel=1)
     # a session of its own: Ctrl-C at the terminal stops an answer, not the server

@@ -5,7 +5,7 @@ import os
 import socket
 from pathlib import Path
 
-from tuneline.errors import EnvironmentProblem
+from tuneline.errors import ConfigError, EnvironmentProblem
 from tuneline.export.llama_cpp import installed_tool
 from tuneline.serving.integrity import Verified
 
@@ -31,12 +31,13 @@ def server_command(program: Path, verified: Verified, host: str, port: int, para
 
 def check_port(host: str, port: int) -> None:
     """Raise `EnvironmentProblem` when the address cannot be listened on, before a model is loaded for it."""
+    if not 0 < port < 2**16:
+        raise ConfigError(f"{host}:{port}: no port, those are 1 to 65535; choose another with --port")
     try:
         with socket.create_server((host, port)):
             pass
-    except (OSError, OverflowError) as error:
-        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        reason = "the port is taken" if taken else str(error)
+    except OSError as error:
+        reason = "the port is taken" if error.errno == errno.EADDRINUSE else str(error)
         raise EnvironmentProblem(f"{host}:{port}: {reason}; choose another with --port") from None
 
 

@@ -1,0 +1,208 @@
+"""From one clone to another place, through a real DVC remote: a local directory, and SSH to a server of this test."""
+
+import getpass
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.export.conftest import PEFT_WARNING
+from tests.serving.conftest import write_package
+from tuneline.serving.integrity import verify_model
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(PEFT_WARNING)]
+
+SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+ARTIFACTS = "artifacts:\n  deploy:\n    path: models/deploy\n    type: model\n"
+IDENTITY = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in
+            (("NAME", "test"), ("EMAIL", "test@example.org"))}  # fmt: skip
+
+Run = Callable[..., str]
+
+
+def run(folder: Path, *command: str) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    source = str(Path("src").resolve())
+    environment = {**os.environ, **IDENTITY, "PATH": path, "PYTHONPATH": source}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+def repository(folder: Path, versions: tuple[Path, Path], url: str, **settings: str) -> Path:
+    """Tags v1 and v2 with a packaged model each, pushed; afterwards its own cache is gone."""
+    folder.mkdir()
+    run(folder, "git", "init", "-q")
+    run(folder, "dvc", "init", "-q")
+    run(folder, "dvc", "remote", "add", "-q", "-d", "store", url)
+    for key, value in settings.items():
+        run(folder, "dvc", "remote", "modify", "-q", "store", key, value)
+    (folder / "dvc.yaml").write_text(ARTIFACTS)
+    for tag, version in zip(("v1", "v2"), versions, strict=True):
+        shutil.rmtree(folder / "models/deploy", ignore_errors=True)
+        shutil.copytree(version, folder / "models/deploy")
+        run(folder, "dvc", "add", "-q", "models/deploy")
+        run(folder, "git", "add", "-A")
+        run(folder, "git", "commit", "-q", "-m", tag)
+        run(folder, "git", "tag", tag)
+        run(folder, "dvc", "push", "-q")
+    shutil.rmtree(folder / ".dvc/cache")
+    return folder
+
+
+def deploy(repo: Path, tag: str, to: Path) -> str:
+    return run(to.parent, "tuneline", "deploy", str(repo), "--rev", tag, "--to", str(to))
+
+
+def check_there_and_back(repo: Path, versions: tuple[Path, Path], to: Path) -> None:
+    """Deploy v1, then v2, then v1 again: each time the files are those of the tag and say so."""
+    for tag, version in (("v1", versions[0]), ("v2", versions[1]), ("v1", versions[0])):
+        assert "every hash as recorded" in deploy(repo, tag, to)
+        verified = verify_model(to)
+        assert contents(verified.folder) == contents(version)
+        assert verified.deployment is not None
+        assert verified.deployment["rev"] == tag
+        assert verified.deployment["commit"] == run(repo, "git", "rev-parse", f"{tag}^{{commit}}").strip()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def repo(shipped: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    top = tmp_path_factory.mktemp("pulling")
+    return repository(top / "repo", shipped, str(top / "store"))
+
+
+def test_tags_are_deployed_and_rolled_back_from_a_local_directory(
+    repo: Path, shipped: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run(tmp_path, "git", "clone", "-q", "--bare", str(repo), "bare.git")
+    check_there_and_back(tmp_path / "bare.git", shipped, tmp_path / "to")
+
+
+def test_dvc_get_import_and_artifacts_get_give_the_packaged_folder(
+    repo: Path, shipped: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run(tmp_path, "dvc", "get", "-q", str(repo), "models/deploy", "--rev", "v1", "-o", "got")
+    verify_model(tmp_path / "got")
+    assert contents(tmp_path / "got") == contents(shipped[0])
+    run(tmp_path, "git", "clone", "-q", str(repo), "registry")
+    run(tmp_path / "registry", "gto", "register", "deploy", "v2", "--version", "v0.0.1")
+    # `dvc artifacts get` of a clone reads the remote of the clone
+    run(tmp_path, "dvc", "artifacts", "get", "-q", "registry", "deploy", "--rev", "v0.0.1", "-o", "artifact")
+    assert contents(tmp_path / "artifact") == contents(shipped[1])
+    (tmp_path / "other").mkdir()
+    run(tmp_path / "other", "git", "init", "-q")
+    run(tmp_path / "other", "dvc", "init", "-q")
+    run(tmp_path / "other", "dvc", "import", "-q", str(repo), "models/deploy", "--rev", "v1", "-o", "imported")
+    assert contents(tmp_path / "other/imported") == contents(shipped[0])
+
+
+def test_a_fetch_killed_at_random_moments_leaves_a_whole_model(tmp_path: Path) -> None:
+    """SIGKILL of the command itself, with DVC's threads at work; every single step is tried in test_deploying."""
+    versions = tuple(write_package(tmp_path / name, b"GGUF" + name.encode() * 10**6) for name in ("one", "two"))
+    repo = repository(tmp_path / "repo", (versions[0], versions[1]), str(tmp_path / "store"))
+    deploy(repo, "v1", tmp_path / "to")
+    whole = [contents(version) for version in versions]
+    started = time.monotonic()
+    deploy(repo, "v2", tmp_path / "timed")
+    duration_s = time.monotonic() - started
+    moments = random.Random(0)
+    for _ in range(8):
+        command = [sys.executable, "-m", "tuneline.commands.main", "deploy", str(repo), "--rev", "v2", "--to"]
+        environment = {**os.environ, "PYTHONPATH": str(Path("src").resolve())}
+        with subprocess.Popen([*command, str(tmp_path / "to")], env=environment, stdout=subprocess.DEVNULL) as child:
+            time.sleep(moments.uniform(0.3, 1.0) * duration_s)
+            child.send_signal(signal.SIGKILL)
+        assert contents(verify_model(tmp_path / "to").folder) in whole
+    deploy(repo, "v2", tmp_path / "to")
+    assert contents(verify_model(tmp_path / "to").folder) == whole[1]
+
+
+def test_what_cannot_be_fetched_is_one_line(repo: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tuneline.commands.main", "deploy", "--to", str(tmp_path / "to")]
+    environment = {**os.environ, "PYTHONPATH": str(Path("src").resolve())}
+    for words, message in (
+        ([str(repo), "--rev", "v9"], "unknown Git revision 'v9'"),
+        ([str(tmp_path / "nowhere"), "--rev", "v1"], "nowhere at v1: "),
+        ([str(repo), "--rev", "v1", "--path", "models/none"], "no folder models/none at v1"),
+        ([str(repo), "--rev", "v1", "--remote", "elsewhere"], "remote 'elsewhere' doesn't exist"),
+        ([str(repo), "--rev", "v1", "--remote-config", "url=/nowhere", "--remote", "store"], f"{repo} at v1: "),
+    ):
+        ended = subprocess.run([*command, *words], env=environment, capture_output=True, text=True, check=False)
+        assert ended.returncode == 1, words
+        (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+        assert message in line
+        assert "Traceback" not in ended.stderr
+        assert not (tmp_path / "to/current").exists()
+
+
+@pytest.fixture
+def sshd(tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    """Port and the client's key of a server on loopback, with host key and settings of its own."""
+    if SSHD is None or find_spec("dvc_ssh") is None:
+        pytest.skip("no sshd (apt-get install openssh-server) or no dvc-ssh (pip install 'tuneline[ssh]')")
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # sshd wants it, an init system would have made it
+    for name in ("host", "client"):
+        run(tmp_path, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", name)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    settings = [
+        f"Port {port}",
+        "ListenAddress 127.0.0.1",
+        f"HostKey {tmp_path}/host",
+        f"AuthorizedKeysFile {tmp_path}/client.pub",
+        f"PidFile {tmp_path}/pid",
+        "StrictModes no",
+        "UsePAM no",
+        "PasswordAuthentication no",
+        "PermitRootLogin prohibit-password",
+        "Subsystem sftp internal-sftp",
+    ]
+    (tmp_path / "sshd_config").write_text("\n".join(settings) + "\n")
+    command = [SSHD, "-D", "-e", "-f", str(tmp_path / "sshd_config")]
+    with (tmp_path / "sshd.log").open("w") as log, subprocess.Popen(command, stderr=log) as server:
+        wait_for(port)
+        yield port, tmp_path / "client"
+        server.terminate()
+
+
+def wait_for(port: int) -> None:
+    for _ in range(100):
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1):
+                return
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError(f"nothing listens on {port}")
+
+
+def test_tags_are_deployed_and_rolled_back_over_ssh(
+    sshd: tuple[int, Path], shipped: tuple[Path, Path], tmp_path: Path
+) -> None:
+    port, key = sshd
+    url = f"ssh://{getpass.getuser()}@127.0.0.1:{port}{tmp_path}/store"
+    repo = repository(tmp_path / "repo", shipped, url, keyfile=str(key))
+    assert list((tmp_path / "store").rglob("*.dir")), "pushed over the wire"
+    check_there_and_back(repo, shipped, tmp_path / "to")
+
+
+def test_a_deployed_record_names_no_secret_of_the_address() -> None:
+    from tuneline.serving.source import without_user
+
+    assert without_user("https://me:token@example.org/repo.git") == "https://example.org/repo.git"
+    assert without_user("git@example.org:repo.git") == "git@example.org:repo.git"
+    assert json.dumps(without_user("/a/folder")) == '"/a/folder"'

@@ -1,0 +1,153 @@
+"""The real llama.cpp server on a packaged folder: how it starts, what it refuses, how it ends."""
+
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.export.conftest import PEFT_WARNING
+from tests.serving.server import environment, serve_command, serving
+from tuneline.errors import EnvironmentProblem, TunelineError
+from tuneline.serving.integrity import verify_model
+from tuneline.serving.server import check_port, free_port, server_command
+
+CONVERSATION = [{"role": "user", "content": "How many?"}]
+
+
+def test_what_was_measured_is_what_is_served(package: Path) -> None:
+    command = server_command(Path("llama-server"), verify_model(package), "127.0.0.1", 8080, parallel=3)
+    words = " ".join(command)
+    assert f"--model {package / 'tiny.gguf'}" in words
+    assert "--temp 0" in words
+    assert "--jinja" in words
+    assert "--ctx-size 192" in words  # 64 for each of the three
+    assert "--no-kv-unified" in words
+
+
+def test_a_taken_port_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(EnvironmentProblem, match=f"127.0.0.1:{port}: the port is taken; choose another"):
+            check_port("127.0.0.1", port)
+
+
+@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 70000), ("no.such.host.invalid", 8080)])
+def test_an_impossible_address_is_one_line(host: str, port: int) -> None:
+    with pytest.raises(TunelineError, match=f"{host}:{port}: "):
+        check_port(host, port)
+
+
+@pytest.fixture(scope="module")
+def running(shipped: tuple[Path, Path]) -> Iterator[tuple[int, Any]]:
+    port = free_port()
+    with serving(shipped[0], port) as process:
+        yield port, process
+
+
+@pytest.fixture
+def client(running: tuple[int, Any]) -> Iterator[Any]:
+    from openai import OpenAI
+
+    with OpenAI(base_url=f"http://127.0.0.1:{running[0]}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+slow = pytest.mark.slow
+peft = pytest.mark.filterwarnings(PEFT_WARNING)
+
+
+@slow
+@peft
+def test_streamed_pieces_are_the_answer(client: Any) -> None:
+    whole = client.chat.completions.create(model="any", messages=CONVERSATION, max_tokens=24)
+    stream = client.chat.completions.create(model="any", messages=CONVERSATION, max_tokens=24, stream=True)
+    pieces = [choice.delta.content or "" for chunk in stream for choice in chunk.choices]
+    assert len(pieces) > 2
+    assert "".join(pieces) == whole.choices[0].message.content
+
+
+@slow
+@peft
+def test_a_second_server_on_the_port_is_refused_and_the_first_goes_on(
+    running: tuple[int, Any], client: Any, shipped: tuple[Path, Path]
+) -> None:
+    port, process = running
+    second = subprocess.run(
+        serve_command(shipped[1], port), env=environment(), capture_output=True, text=True, check=False
+    )
+    assert (second.returncode, second.stdout) == (1, "")
+    assert second.stderr == f"error: 127.0.0.1:{port}: the port is taken; choose another with --port\n"
+    assert process.poll() is None
+    assert client.models.list().data[0].id == verify_model(shipped[0]).gguf.stem
+
+
+@slow
+@peft
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_server_cleanly(number: signal.Signals, shipped: tuple[Path, Path]) -> None:
+    port = free_port()
+    with serving(shipped[0], port) as process:
+        connection = HTTPConnection("127.0.0.1", port)  # llama-server minds signals once its loop answers
+        connection.request("POST", "/completion", '{"prompt": "x", "n_predict": 1}')
+        assert connection.getresponse().read()
+        connection.close()
+        process.send_signal(number)
+        assert process.wait(timeout=30) == 0
+    check_port("127.0.0.1", port)
+
+
+@slow
+@peft
+def test_a_damaged_folder_is_not_served(shipped: tuple[Path, Path], tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(shipped[0], tmp_path / "deploy")
+    gguf = verify_model(tmp_path / "deploy").gguf
+    os.truncate(gguf, gguf.stat().st_size - 1)
+    ended = subprocess.run(
+        serve_command(tmp_path / "deploy", free_port()), env=environment(), capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert f"error: {gguf}: truncated" in ended.stderr
+
+
+@slow
+@peft
+def test_a_conversation_is_forgotten_and_left(shipped: tuple[Path, Path]) -> None:
+    command = [sys.executable, "-m", "tuneline.commands.main", "chat", str(shipped[0])]
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        command, env=environment(), stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as chat:
+        os.write(ours, b"/reset\n/exit\n")
+        printed, errors = chat.communicate(timeout=120)
+    os.close(ours)
+    os.close(theirs)
+    assert (chat.returncode, errors) == (0, "")
+    assert "forgotten" in printed
+
+
+@slow
+@peft
+def test_a_closed_terminal_leaves_no_server_behind(shipped: tuple[Path, Path]) -> None:
+    command = [sys.executable, "-m", "tuneline.commands.main", "chat", str(shipped[0])]
+    with subprocess.Popen(command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as chat:
+        assert chat.stdout is not None
+        while "/exit" not in chat.stdout.readline():
+            pass
+        (server,) = children(chat.pid)
+        chat.send_signal(signal.SIGHUP)
+        assert chat.wait(timeout=30) == 128 + signal.SIGHUP
+    assert not Path(f"/proc/{server}").exists()
+
+
+def children(pid: int) -> list[int]:
+    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
