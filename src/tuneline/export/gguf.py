@@ -14,6 +14,7 @@ from tuneline.errors import EnvironmentProblem, ModelError
 from tuneline.export import converter as converter_module
 from tuneline.export.chat_template import portable
 from tuneline.export.header import read_header
+from tuneline.export.room import check_room, converted_bytes
 from tuneline.export.runtime import Vocabulary, open_vocabulary
 from tuneline.export.tokens import N_VARIED_TEXTS, check_same_ids, varied_texts
 from tuneline.output import atomic_file
@@ -40,6 +41,7 @@ def convert(
     when the converter refuses the model or the tokenizer did not survive.
     """
     _check_converter(converter)
+    check_room(out, converted_bytes(merged, outtype))
     with atomic_file(out) as temporary:
         _run_converter(converter, merged, temporary, outtype, name)
         return check_tokenizer(f"convert ({merged} -> {out})", temporary, tokenizer)
