@@ -16,6 +16,7 @@ from tuneline.errors import EnvironmentProblem, ModelError
 from tuneline.export import converter as converter_module
 from tuneline.export.chat_template import portable
 from tuneline.export.header import read_header
+from tuneline.export.room import check_room, converted_bytes
 from tuneline.export.runtime import Vocabulary, open_vocabulary
 from tuneline.export.tokens import N_VARIED_TEXTS, check_same_ids, varied_texts
 from tuneline.output import atomic_file
@@ -44,6 +45,7 @@ def convert(
     _check_converter(converter)
     config = json.loads((merged / "config.json").read_text(encoding="utf-8"))
     _check_every_token_has_a_row(merged, tokenizer, config)
+    check_room(out, converted_bytes(merged, outtype))
     with atomic_file(out) as temporary:
         _run_converter(converter, merged, temporary, outtype, name)
         _check_output_matrix(merged, temporary, config)

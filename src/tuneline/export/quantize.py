@@ -12,6 +12,7 @@ from tuneline.config.schema import GgufType, QuantType
 from tuneline.errors import ConfigError, ModelError
 from tuneline.export.header import Header, Tensor, read_header
 from tuneline.export.importance import Importance
+from tuneline.export.room import check_room, quantised_bytes
 from tuneline.export.runtime import quiet
 from tuneline.output import atomic_file
 
@@ -48,6 +49,7 @@ def quantize(source: Path, out: Path, quant: QuantType, importance: Importance |
     multiple of 256 for the k- and i-quants (32 for the others), and llama.cpp silently takes another type if not.
     """
     _check_source(source, quant)
+    check_room(out, quantised_bytes(source, quant))
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = FILE_TYPES[quant]
     entries = _native_importance(importance) if importance is not None else None
