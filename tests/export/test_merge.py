@@ -18,7 +18,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(PEFT_WARNING)]
 
 LAYER = "model.layers.1.mlp.up_proj"
 REVISION = "0123456789abcdef0123456789abcdef01234567"
-BUDGET = MergeConfig(dtype="float32", check_examples=3, max_relative_logit_diff=1e-4)
+BUDGET = MergeConfig(
+    tuned="models/phase/sft",
+    tracked_path="models/phase/sft",
+    stages=(),
+    combine=None,
+    dtype="float32",
+    check_examples=3,
+    max_relative_logit_diff=1e-4,
+)
 
 
 def tensors(folder: Path) -> "dict[str, torch.Tensor]":
