@@ -354,7 +354,7 @@ _COMBINATIONS = {"adapter": get_args(AdapterCombination), "full": get_args(Model
 def _merge(params: Params) -> Iterator[str]:
     merge, phase = params.merge, f"models/phase/{params.recipe.final}"
     if merge.combine is None:
-        if merge.tuned != phase or merge.stages:
+        if (merge.tuned != phase and params.recipe.final in params.recipe.phases) or merge.stages:
             yield f"merge.combine: null, allowed with it is merge.tuned {phase} and no stages; choose merge=default"
         return
     if merge.tuned != "models/combined" or not merge.stages:
