@@ -299,7 +299,7 @@ def test_a_hub_revision_is_a_full_commit(problem: Problem) -> None:
 def test_a_chain_may_start_at_any_earlier_phase(check: Check) -> None:
     # a later phase may build on the base or on any phase before it; dicts keep their order
     late = {**PHASE, "init": "models/phase/sft"}
-    params = check({"recipe.phases.late": late, "recipe.final": "late"})
+    params = check({"recipe.phases.late": late, "recipe.final": "late", "merge.tuned": "models/phase/late"})
     assert list(params.recipe.phases) == ["sft", "late"]
 
 
@@ -309,3 +309,34 @@ def test_all_broken_rules_are_told_at_once(check: Check) -> None:
     lines = str(caught.value).splitlines()
     assert lines[0] == "params.yaml: 3 problems"
     assert [line.split(":")[0].strip() for line in lines[1:]] == ["lora", "train.global_batch_size", "export.n_ctx"]
+
+
+COMBINE: dict[str, object] = {
+    "family": "adapter",
+    "combination_type": "cat",
+    "sources": [{"path": "models/phase/sft", "weight": 0.5}, {"path": "models/sources/other", "weight": 0.5}],
+    "density": None,
+    "majority_sign_method": None,
+    "svd_rank": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("combine", "merge", "line"),
+    [
+        ({}, {"tuned": "models/phase/sft"}, "merge.tuned: allowed beside merge.combine is models/combined"),
+        ({"combination_type": "slerp"}, {}, "merge.combine.combination_type: 'slerp', allowed with family adapter is"),
+        ({"combination_type": "ties"}, {}, "merge.combine.density: null, allowed with ties is set"),
+        ({"density": 0.5}, {}, "merge.combine.density: 0.5, allowed with cat is null"),
+        ({"svd_rank": 4}, {}, "merge.combine.svd_rank: 4, allowed with cat is null"),
+        ({}, {"tracked_path": "models/x"}, "merge.combine.sources[1].path: 'models/sources/other', allowed is"),
+    ],
+)
+def test_what_cannot_be_combined_is_refused_by_key(
+    combine: dict[str, Any], merge: dict[str, Any], line: str, check: Check
+) -> None:
+    whole = {"tuned": "models/combined", "tracked_path": "models/sources", "stages": ["combined"], **merge}
+    changes = {f"merge.{key}": value for key, value in whole.items()} | {"merge.combine": {**COMBINE, **combine}}
+    with pytest.raises(ConfigError) as caught:
+        check(changes)
+    assert line in str(caught.value)

@@ -12,10 +12,11 @@ from transformers import PreTrainedModel
 
 from tuneline.config.schema import Dtype, MergeConfig, ModelConfig
 from tuneline.errors import BudgetError, EnvironmentProblem, ModelError
+from tuneline.export.checkpoint import check_tensors
 from tuneline.export.divergence import Divergence, LogitsNV
 from tuneline.export.reference import REFERENCE, reference_logits
 from tuneline.model.adapters import load_tuned
-from tuneline.model.loading import at_revision, first_line, load_merged, load_tokenizer_from
+from tuneline.model.loading import at_revision, first_line, load_merged, load_tokenizer_from, require_folder
 
 Rows = Sequence[Sequence[int]]  # token ids of held-out conversations
 Metrics = dict[str, float | int]
@@ -35,6 +36,8 @@ def merge(tuned_folder: Path, base: ModelConfig, dtype: Dtype, out: Path, rows: 
     base it was trained on is not measured here. The task's scores tell: evaluate takes the 4-bit base, verify what
     was made from the merged model.
     """
+    require_folder(tuned_folder)
+    check_tensors(tuned_folder)
     rows = [ids[: base.max_position_embeddings] for ids in rows]
     tuned = load_tuned(tuned_folder, base, REFERENCE, None)
     trained_logits = _all_logits(tuned, rows)

@@ -23,10 +23,10 @@ def save_model(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenize
     tokenizer.save_pretrained(str(folder))
     if isinstance(model, PeftModel):
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; the package stage writes ours
-        _sort_adapter_config(folder / "adapter_config.json")
+        sort_adapter_config(folder / "adapter_config.json")
 
 
-def _sort_adapter_config(path: Path) -> None:
+def sort_adapter_config(path: Path) -> None:
     """PEFT writes its module names in the order of a set, which differs from process to process."""
     config = json.loads(path.read_text(encoding="utf-8"))
     ordered = {key: sorted(value) if key == "target_modules" and isinstance(value, list) else value

@@ -1,0 +1,100 @@
+"""Safetensors files as they lie in a model's folder: one, or several with an index. Read tensor by tensor."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from tuneline.errors import ModelError
+
+INDEX = "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+class Checkpoint:
+    """The tensors of the model in `folder`. At most one of its files is mapped into memory at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        refuse_pickles(folder)
+        self.file_of = _files(folder)
+        self._open: tuple[str, Any] | None = None
+
+    def get(self, name: str) -> Tensor:
+        """The tensor, in its type on disk. Raises `ModelError` when one of its values is not finite."""
+        tensor: Tensor = self._file(self.file_of[name]).get_tensor(name)
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ModelError(f"{self.folder}: tensor {name} holds values that are not finite; train it again")
+        return tensor
+
+    def shape_and_type(self, name: str) -> tuple[tuple[int, ...], str]:
+        """From the file's header alone."""
+        part = self._file(self.file_of[name]).get_slice(name)
+        return tuple(part.get_shape()), str(part.get_dtype())
+
+    def close(self) -> None:
+        self._open = None
+
+    def _file(self, file: str) -> Any:
+        if self._open is None or self._open[0] != file:
+            self._open = None  # unmapped before the next one is mapped
+            self._open = (file, _opened(self.folder / file))
+        return self._open[1]
+
+
+def check_tensors(folder: Path) -> None:
+    """Raise `ModelError` naming the first tensor in `folder` that is not finite, or a file that is no safetensors."""
+    checkpoint = Checkpoint(folder)
+    for name in checkpoint.file_of:
+        checkpoint.get(name)
+
+
+def refuse_pickles(folder: Path) -> None:
+    """A pickle runs code when it is read, so none is; not even to look at it. `training_args.bin` holds no weights."""
+    found = sorted(
+        file.name for pattern in PICKLES for file in folder.glob(pattern) if file.name != "training_args.bin"
+    )
+    if found:
+        raise ModelError(f"{folder / found[0]}: a pickle, which is never read; save the model as safetensors")
+
+
+def size_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def _files(folder: Path) -> Mapping[str, str]:
+    """Tensor name -> file name, in the order of the files."""
+    if (folder / INDEX).is_file():
+        return _indexed(folder)
+    found = sorted(file.name for file in folder.glob("*.safetensors"))
+    if len(found) != 1:
+        what = "no .safetensors file" if not found else f"{len(found)} .safetensors files and no {INDEX}"
+        raise ModelError(f"{folder}: {what}; save the model again with save_pretrained")
+    return dict.fromkeys(_names(folder / found[0]), found[0])
+
+
+def _indexed(folder: Path) -> Mapping[str, str]:
+    """The index has the last word on which file holds a tensor; both have to agree on what there is."""
+    listed: dict[str, str] = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+    for file in sorted(set(listed.values())):
+        expected = {name for name, of in listed.items() if of == file}
+        if missing := sorted(expected - set(_names(folder / file))):
+            raise ModelError(f"{folder / file}: tensor {missing[0]} is missing, {INDEX} lists it; fetch it again")
+    return dict(sorted(listed.items(), key=lambda item: (item[1], item[0])))
+
+
+def _names(file: Path) -> list[str]:
+    return sorted(_opened(file).keys())
+
+
+def _opened(file: Path) -> Any:  # the handle's methods are untyped in safetensors
+    if not file.is_file():
+        raise ModelError(f"{file}: no such file, {INDEX} lists it; fetch it again")
+    try:
+        return safe_open(file, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{file}: no readable safetensors file ({error}); fetch or train it again") from error

@@ -1,0 +1,129 @@
+"""Several trained things become one folder that looks like a phase's output; what came out is compared with each."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from transformers import PreTrainedTokenizerBase
+
+from tuneline.config.schema import CombineConfig, ModelConfig
+from tuneline.errors import BudgetError, EnvironmentProblem, ModelError
+from tuneline.export.checkpoint import check_tensors, size_bytes
+from tuneline.export.combine_adapters import attached, check_adapters, combine_adapters, with_weighted_sum
+from tuneline.export.combine_models import combine_models, needs_base
+from tuneline.export.divergence import Divergence
+from tuneline.export.reference import REFERENCE, reference_logits
+from tuneline.model.adapters import load_tuned
+from tuneline.model.loading import is_adapter, load_tokenizer_from, require_folder
+
+Rows = Sequence[Sequence[int]]  # token ids of held-out conversations
+Metrics = dict[str, float | int]
+
+
+def combine(settings: CombineConfig, base: ModelConfig, seed: int, out: Path, rows: Rows) -> Metrics:
+    """Write the combination into `out`, read it back, and compare it with each source on `rows`, all positions.
+
+    `source_<place>_` figures are of the source in that place, as reference, against the combination. For adapters,
+    `sum_` figures are of the base plus the weighted sum of the updates, which `cat` gives exactly.
+    """
+    check_sources(settings, base)
+    match settings.family:
+        case "adapter":
+            combine_adapters(settings, base, seed, out)
+        case "full":
+            combine_models(settings, base_folder(base) if needs_base(settings) else Path(), seed, out)
+    check_tensors(out)
+    rows = [ids[: base.max_position_embeddings] for ids in rows]
+    metrics: Metrics = {"n_sources": len(settings.sources)}
+    for number, source in enumerate(settings.sources):
+        metrics |= _prefixed(f"source_{number}_", _distance(Path(source.path), out, base, rows))
+    return metrics | _distance_from_sum(settings, out, base, rows)
+
+
+def check_combination(metrics: Metrics, settings: CombineConfig, allowed: float) -> None:
+    """Raise `BudgetError` when adapters combined by cat are not the weighted sum of their updates."""
+    if settings.family == "adapter" and settings.combination_type == "cat":
+        found = metrics["sum_relative_logit_diff"]
+        if not found <= allowed:
+            raise BudgetError(
+                f"combine (adapters -> combined): sum_relative_logit_diff is {found:.3g}, "
+                f"merge.max_relative_logit_diff allows {allowed:g}; cat is the exact sum, so a source was read wrongly"
+            )
+
+
+def check_sources(settings: CombineConfig, base: ModelConfig) -> None:
+    """Raise `ModelError` naming what keeps the sources from being combined, before anything is computed."""
+    folders = [Path(source.path) for source in settings.sources]
+    for folder in folders:
+        require_folder(folder)
+        if is_adapter(folder) != (settings.family == "adapter"):
+            found = "adapter" if is_adapter(folder) else "full"
+            raise ModelError(f"{folder}: its family is {found}, but merge.combine.family is {settings.family}")
+    if settings.family == "adapter":
+        check_adapters(settings, base)
+    _check_tokenizers(folders)
+    for folder in folders:
+        check_tensors(folder)
+
+
+def check_room(settings: CombineConfig, out: Path) -> None:
+    """Raise `EnvironmentProblem` when the disk of `out` has no room for the result: as much as the sources hold."""
+    sizes = [size_bytes(Path(source.path)) for source in settings.sources]
+    needed = sum(sizes) if settings.family == "adapter" else sizes[0]
+    free = shutil.disk_usage(out).free
+    if free < needed:
+        raise EnvironmentProblem(f"{out}: {needed:,} bytes are needed and {free:,} are free; make room on this disk")
+
+
+def base_folder(base: ModelConfig) -> Path:
+    """Where the base's files lie: the folder itself, or the snapshot of a hub model's commit."""
+    if base.revision is None:
+        return Path(base.name_or_path)
+    return Path(snapshot_download(base.name_or_path, revision=base.revision))
+
+
+def _check_tokenizers(folders: Sequence[Path]) -> None:
+    first, *others = [load_tokenizer_from(folder) for folder in folders]
+    for folder, other in zip(folders[1:], others, strict=True):
+        if difference := _difference(first, other):
+            raise ModelError(f"{folder}: its tokenizer differs from that of {folders[0]}: {difference}; train on one")
+
+
+def _difference(first: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> str | None:
+    one, two = first.get_vocab(), other.get_vocab()
+    if changed := sorted(token for token in one.keys() | two.keys() if one.get(token) != two.get(token)):
+        token = changed[0]
+        return f"token {token!r} has id {two.get(token)} instead of {one.get(token)} ({len(changed)} differ)"
+    if first.eos_token != other.eos_token or first.pad_token != other.pad_token:
+        return f"EOS {other.eos_token!r}, pad {other.pad_token!r} instead of {first.eos_token!r}, {first.pad_token!r}"
+    return "the chat template" if first.chat_template != other.chat_template else None
+
+
+def _distance(source: Path, combined: Path, base: ModelConfig, rows: Rows) -> Metrics:
+    """One fp32 model at a time: the logits of the few rows are what is kept."""
+    model = load_tuned(source, base, REFERENCE, None)
+    expected = [reference_logits(model, ids, range(len(ids))) for ids in rows]
+    del model
+    other = load_tuned(combined, base, REFERENCE, None)
+    divergence = Divergence()
+    for logits_TV, ids in zip(expected, rows, strict=True):
+        divergence.add(logits_TV, reference_logits(other, ids, range(len(ids))))
+    return divergence.metrics()
+
+
+def _distance_from_sum(settings: CombineConfig, combined: Path, base: ModelConfig, rows: Rows) -> Metrics:
+    if settings.family == "full":
+        return {}
+    summed = with_weighted_sum(attached(settings, base), [source.weight for source in settings.sources])
+    expected = [reference_logits(summed, ids, range(len(ids))) for ids in rows]
+    del summed
+    other = load_tuned(combined, base, REFERENCE, None)
+    divergence = Divergence()
+    for logits_TV, ids in zip(expected, rows, strict=True):
+        divergence.add(logits_TV, reference_logits(other, ids, range(len(ids))))
+    return _prefixed("sum_", divergence.metrics())
+
+
+def _prefixed(prefix: str, metrics: Metrics) -> Metrics:
+    return {f"{prefix}{name}": value for name, value in metrics.items()}

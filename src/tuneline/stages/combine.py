@@ -1,0 +1,30 @@
+"""Make one adapter or model of several, and compare it with each of them."""
+
+from pathlib import Path
+
+from tuneline.config.params import read_params
+from tuneline.entry import run, stage_arguments
+from tuneline.evaluation.heldout import read_heldout
+from tuneline.export.combine import check_combination, check_room, combine
+from tuneline.model.loading import load_tokenizer_from
+from tuneline.model.template import encode_conversation
+from tuneline.output import atomic_folder, write_metrics
+
+
+def main() -> None:
+    args = stage_arguments(__doc__, "test", "out", "metrics")
+    params = read_params(args.params)
+    settings = params.merge.combine
+    assert settings is not None  # config.rules: there is no such stage without
+    tokenizer = load_tokenizer_from(Path(settings.sources[0].path))
+    examples = read_heldout(args.test, params.merge.check_examples)
+    rows = [encode_conversation(tokenizer, example.messages, example.tools).input_ids for example in examples]
+    with atomic_folder(args.out) as folder:
+        check_room(settings, folder)
+        metrics = combine(settings, params.model, params.seed, folder, rows)
+        write_metrics(args.metrics, metrics)  # before the check, so that a failure can be looked into
+        check_combination(metrics, settings, params.merge.max_relative_logit_diff)
+
+
+if __name__ == "__main__":
+    run(main)
