@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
-from tuneline.config.schema import Params
+from tuneline.config.schema import GgufType, Params
 
 KEY_LINE = re.compile(r"^(?P<indent>[ -]*)(?P<key>[a-z_0-9]+):(?P<rest>.*)$")
 
@@ -41,7 +41,7 @@ def commented_keys(path: Path) -> tuple[set[str], set[str]]:
 
 
 def test_every_value_has_a_comment(conf: Path) -> None:
-    budgets = {"f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m", "q2_k"}  # one comment for all
+    budgets = set(get_args(GgufType))  # one comment for all
     for path in conf_files(conf):
         if path.parent.name != "experiment":
             valued, commented = commented_keys(path)

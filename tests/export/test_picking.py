@@ -16,7 +16,8 @@ BUDGETS: dict[GgufType, BudgetConfig] = {"f16": BUDGET, "q8_0": BUDGET, "q4_k_m"
 
 
 def figures(size_mib: float, kl: float = 0.0) -> dict[str, float]:
-    return {"size_mib": size_mib, "kl_mean_nats": kl, "top1_agreement": 1.0, "execution_accuracy_drop": 0.0}
+    losses = {"execution_accuracy_drop": 0.0, "ended_drop": 0.0}
+    return {"size_mib": size_mib, "kl_mean_nats": kl, "top1_agreement": 1.0, **losses}
 
 
 FIGURES = {"f16": figures(16), "q8_0": figures(8), "q4_k_m": figures(4, kl=0.02), "q2_k": figures(2)}
