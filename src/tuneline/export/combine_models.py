@@ -31,7 +31,11 @@ def combine_models(settings: CombineConfig, base: Path, seed: int, out: Path) ->
     names = _without_tied_head(models)
     for file in dict.fromkeys(models[0].file_of[name] for name in names):
         shard = [name for name in names if models[0].file_of[name] == file]
-        _write_shard(out / file, {name: _combined(name, models, origin, settings, seed) for name in shard})
+        tensors = {name: _combined(name, models, origin, settings, seed) for name in shard}
+        for model in (*models, *origin):
+            model.close()  # unmapped, so that reading back what is written has their room
+        _write_shard(out / file, tensors)
+        del tensors  # before the next shard is computed
     _copy_rest(models[0], names, out)
 
 
