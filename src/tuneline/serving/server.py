@@ -24,6 +24,8 @@ def server_command(program: Path, verified: Verified, host: str, port: int, para
         *("--ctx-size", str(verified.n_ctx * parallel)),  # llama.cpp divides it among the clients
         "--no-kv-unified",
         *("--temp", "0"),
+        "--no-cache-prompt",  # reused prefixes round otherwise: an answer would depend on what was asked before
+        *("--cache-ram", "0"),
         "--jinja",
         "--offline",
     ]
