@@ -283,7 +283,7 @@ def test_sharded_checkpoint_gives_the_same_file(llama: Path, tmp_path: Path) -> 
     assert (tmp_path / "sharded.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
 
 
-def test_bf16_merge_is_bit_for_bit_the_file_of_its_type(tmp_path: Path) -> None:
+def test_a_bf16_merge_gives_the_logits_of_its_own_gguf(tmp_path: Path) -> None:
     """So what is left between the two is what the engines compute in."""
     rows, _ = merge_miniature(MINIATURES["gemma3"], tmp_path, "bfloat16")
     convert_to(tmp_path / "merged", tmp_path / "f32.gguf", "f32")

@@ -367,13 +367,14 @@ def test_no_room_on_the_disk_is_told_before_with_needed_and_free_bytes(
 
 
 PEAK = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from tests.export.test_combine import settings
 from tuneline.export.combine_models import combine_models
 root, way = Path(sys.argv[1]), sys.argv[2]
 (root / "small_out").mkdir(); (root / "out").mkdir()
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# of this process alone: ru_maxrss may be that of the process it was started by
+def peak(): return 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 for names, out in ((("small", "small"), "small_out"), (("one", "two"), "out")):
     chosen = settings("full", way, *[(root / name, 0.5) for name in names])
     before = peak()
@@ -383,8 +384,9 @@ print(peak() - before)
 
 
 @pytest.mark.parametrize("way", ["linear", "task_arithmetic"])
-def test_peak_memory_is_one_shard_of_each_model_and_the_output_shard(way: str, tmp_path: Path) -> None:
-    """12 shards of 32 MiB, four tensors each: far from the 384 MiB that a whole model would take."""
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+def test_peak_memory_is_a_shard_of_each_model_and_some_copies_of_a_tensor(way: str, tmp_path: Path) -> None:
+    """12 shards of 32 MiB, four tensors each: models of 384 MiB. Written shards are read back, which takes one more."""
     import torch
     from safetensors.torch import save_file
     from transformers import LlamaConfig
@@ -404,4 +406,6 @@ def test_peak_memory_is_one_shard_of_each_model_and_the_output_shard(way: str, t
     command = [sys.executable, "-c", PEAK, str(tmp_path), way]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     n_models = 2 if way == "linear" else 3
-    assert int(done.stdout) < (n_models + 1 + 2) * 32 * mib, f"{int(done.stdout) / mib:.0f} MiB"
+    n_tensors = 4 * n_models  # in float32 while one is computed
+    found = int(done.stdout)
+    assert 32 * mib < found < (n_models + 2) * 32 * mib + n_tensors * 8 * mib, f"{found / mib:.0f} MiB"

@@ -1,4 +1,7 @@
-"""Whole models into one, shard by shard: at most one shard of each model and the one being written are in memory."""
+"""Whole models into one, shard by shard.
+
+In memory are about one shard of each model, the one being written, and float32 copies of the tensor at hand.
+"""
 
 import json
 import shutil
