@@ -55,7 +55,7 @@ def params() -> Params:
         recipe=RecipeConfig.model_construct(final="sft"),
         lora=LoraConfig.model_construct(r=16),
         eval=EvalConfig.model_construct(task="text_to_sql", confidence=0.95),
-        export=ExportConfig.model_construct(verified=("f16", "q8_0"), package="q8_0"),
+        export=ExportConfig.model_construct(verified=("f16", "q8_0"), pick="q8_0"),
     )
 
 
@@ -133,7 +133,7 @@ def test_files_to_look_at_exist(params: Params, reports: Path, monkeypatch: pyte
     assert [line.split()[0] for line in look_at(params, reports)] == ["Look", f"{reports}/evaluate.png"]
 
 
-def test_the_packaged_model_comes_with_a_command_that_ollama_takes(
+def test_the_packaged_model_comes_with_a_command_that_serves_it(
     params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
