@@ -104,9 +104,11 @@ def test_a_colleague_pulls_every_result_and_has_nothing_to_run(experiment: Path,
     mine("git", "clone", "-q", str(tmp_path / "mine"), str(tmp_path / "theirs"))
     theirs("dvc", "pull")
     assert "Running stage" not in theirs("dvc", "repro").stdout
-    shipped = sorted((experiment / "models/deploy").iterdir())
-    assert [path.read_bytes() for path in shipped] == [
-        (tmp_path / "theirs/models/deploy" / path.name).read_bytes() for path in shipped
+    deploy = experiment / "models/deploy"
+    shipped = [path.relative_to(deploy) for path in sorted(deploy.rglob("*")) if path.is_file()]
+    assert len(shipped) > 3
+    assert [(deploy / name).read_bytes() for name in shipped] == [
+        (tmp_path / "theirs/models/deploy" / name).read_bytes() for name in shipped
     ]
 
 
