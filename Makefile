@@ -13,7 +13,7 @@ help: ## This menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
-setup: $(VENV)/.ready ## Create .venv with pinned dependencies and llama.cpp (first time: 5 to 12 minutes)
+setup: $(VENV)/.ready ## Create .venv with pinned dependencies and llama.cpp (first time: 7 to 17 minutes)
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
