@@ -22,7 +22,7 @@ N_QUESTIONS = 40
 @pytest.fixture(scope="module")
 def recorded(experiment: Path) -> list[dict[str, str]]:
     """Questions and the answers that verify recorded for the packaged type."""
-    packaged = verify_model(experiment / "models/deploy").record["settings"]["export"]["package"]
+    packaged = verify_model(experiment / "models/deploy").record["settings"]["shipped"]
     lines = (experiment / f"data/predictions/gguf/{packaged}.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines[:N_QUESTIONS]]
 
