@@ -1,23 +1,13 @@
 """`tuneline tools` says in one line what a build lacks, and leaves the old programs when it fails."""
 
 import argparse
-import io
-import tarfile
 from pathlib import Path
 
 import pytest
 
+from tests.commands.test_converter import archive_with
 from tuneline.commands import converter, tools
 from tuneline.errors import EnvironmentProblem
-
-
-def source_archive(path: Path, names: list[str]) -> Path:
-    with tarfile.open(path, "w:gz") as tar:
-        for name in names:
-            member = tarfile.TarInfo(name)
-            member.size = len(name)
-            tar.addfile(member, io.BytesIO(name.encode()))
-    return path
 
 
 def test_missing_builders_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -29,7 +19,7 @@ def test_missing_builders_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_an_archive_without_llama_cpp_is_refused(tmp_path: Path) -> None:
-    archive = source_archive(tmp_path / "x.tar.gz", ["x/README.md"])
+    archive = archive_with(tmp_path / "x.tar.gz", ["x/README.md"])
     with pytest.raises(EnvironmentProblem, match=r"x\.tar\.gz: no vendor/llama\.cpp in it"):
         tools.unpack_source(archive, tmp_path / "out")
 
@@ -43,7 +33,7 @@ def test_a_failed_build_leaves_the_old_programs_and_says_the_first_error(
     (recipe / "CMakeLists.txt").write_text("cmake_minimum_required(VERSION 3.18)\nmessage(FATAL_ERROR broken)\n")
     monkeypatch.setattr(tools, "RECIPE", recipe)
     monkeypatch.setattr(tools, "check_builders", lambda: None)
-    archive = source_archive(tmp_path / "x.tar.gz", ["x/vendor/llama.cpp/CMakeLists.txt"])
+    archive = archive_with(tmp_path / "x.tar.gz", ["x/vendor/llama.cpp/CMakeLists.txt"])
     into = tmp_path / "bin"
     into.mkdir()
     (into / "llama-server").write_text("old")

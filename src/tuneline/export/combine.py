@@ -12,7 +12,7 @@ from tuneline.errors import BudgetError, EnvironmentProblem, ModelError
 from tuneline.export.checkpoint import check_tensors, size_bytes
 from tuneline.export.combine_adapters import attached, check_adapters, combine_adapters, with_weighted_sum
 from tuneline.export.combine_models import combine_models, needs_base
-from tuneline.export.divergence import Divergence
+from tuneline.export.divergence import Divergence, LogitsNV
 from tuneline.export.reference import REFERENCE, reference_logits
 from tuneline.model.adapters import load_tuned
 from tuneline.model.loading import is_adapter, load_tokenizer_from, require_folder
@@ -105,11 +105,7 @@ def _distance(source: Path, combined: Path, base: ModelConfig, rows: Rows) -> Me
     model = load_tuned(source, base, REFERENCE, None)
     expected = [reference_logits(model, ids, range(len(ids))) for ids in rows]
     del model
-    other = load_tuned(combined, base, REFERENCE, None)
-    divergence = Divergence()
-    for logits_TV, ids in zip(expected, rows, strict=True):
-        divergence.add(logits_TV, reference_logits(other, ids, range(len(ids))))
-    return divergence.metrics()
+    return _compared(expected, combined, base, rows)
 
 
 def _distance_from_sum(settings: CombineConfig, combined: Path, base: ModelConfig, rows: Rows) -> Metrics:
@@ -118,11 +114,15 @@ def _distance_from_sum(settings: CombineConfig, combined: Path, base: ModelConfi
     summed = with_weighted_sum(attached(settings, base), [source.weight for source in settings.sources])
     expected = [reference_logits(summed, ids, range(len(ids))) for ids in rows]
     del summed
+    return _prefixed("sum_", _compared(expected, combined, base, rows))
+
+
+def _compared(expected: Sequence[LogitsNV], combined: Path, base: ModelConfig, rows: Rows) -> Metrics:
     other = load_tuned(combined, base, REFERENCE, None)
     divergence = Divergence()
     for logits_TV, ids in zip(expected, rows, strict=True):
         divergence.add(logits_TV, reference_logits(other, ids, range(len(ids))))
-    return _prefixed("sum_", divergence.metrics())
+    return divergence.metrics()
 
 
 def _prefixed(prefix: str, metrics: Metrics) -> Metrics:

@@ -7,15 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from tuneline.config.schema import GgufType
-from tuneline.data.records import Message
 from tuneline.errors import DataError
 from tuneline.export.card import Figures, Reports, card
 from tuneline.export.experiment import Experiment
-from tuneline.export.modelfile import Render, matching_family, modelfile
+from tuneline.export.golden import modelfile_family
+from tuneline.export.modelfile import modelfile
 from tuneline.export.provenance import check_pinned, provenance
 from tuneline.export.quantize import check_file_type
 from tuneline.model.loading import load_tokenizer_from
@@ -109,19 +108,5 @@ def _copy_model(merged: Path, out: Path, *, with_weights: bool) -> None:
 
 def ollama_modelfile(tokenizer: PreTrainedTokenizerBase, gguf_name: str, n_ctx: int, system_prompt: str | None) -> str:
     """The Modelfile for a model with this tokenizer and chat template."""
-    match = matching_family(_renderer(tokenizer))
+    match = modelfile_family(tokenizer)
     return modelfile(gguf_name, match, str(tokenizer.eos_token), n_ctx, system_prompt)
-
-
-def _renderer(tokenizer: PreTrainedTokenizerBase) -> Render:
-    """The model's own template, without the BOS token that Ollama adds by itself."""
-
-    def render(messages: Sequence[Message]) -> str:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        try:
-            text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-        except TemplateError:  # the template refuses such a conversation, a system message for example
-            return ""
-        return text.removeprefix(str(tokenizer.bos_token or ""))
-
-    return render
