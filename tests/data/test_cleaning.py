@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from tuneline.config.schema import CleanConfig, SourceConfig, SourceRole
 from tuneline.data import cleaning
 from tuneline.data.accounting import Tally
-from tuneline.data.cleaning import Outputs, clean_files, rule_names
+from tuneline.data.cleaning import clean_files, rule_names
 from tuneline.data.dedup import keys_of
 from tuneline.data.records import (
     Example,
@@ -29,6 +29,7 @@ from tuneline.data.records import (
     with_id,
     write_examples,
 )
+from tuneline.data.writing import Outputs
 from tuneline.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]

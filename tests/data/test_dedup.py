@@ -12,9 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneline.config.schema import NearDuplicatesRuleConfig
-from tuneline.data.dedup import Candidate, candidate_groups, compared_text, equal_keys, near_copies, ranks, run_sets
+from tuneline.data.dedup import (
+    Candidate,
+    Indexes,
+    candidate_groups,
+    compared_text,
+    equal_keys,
+    equal_neighbours,
+    near_copies,
+    ranks,
+    run_sets,
+)
 from tuneline.data.minhash import band_keys
 from tuneline.data.records import Message, make_example
+from tuneline.data.shingles import Hashes
 
 NEAR = NearDuplicatesRuleConfig(enabled=True, ngram=5, bands=14, rows_per_band=8, min_jaccard=0.8)
 TOOLFORMER = Path(__file__).resolve().parents[3] / "shared" / "data" / "toolformer_dedupe_only.json"
@@ -26,11 +37,16 @@ def candidates(texts: Sequence[str]) -> list[Candidate]:
     return [Candidate(row, row, keys[row], runs) for row, runs in enumerate(run_sets(texts, NEAR.ngram))]
 
 
+def groups_of(columns: Sequence[Hashes]) -> list[Indexes]:
+    alive = np.ones(len(columns[0]), np.bool_)
+    return candidate_groups((equal_neighbours(column, alive) for column in columns), len(alive))
+
+
 def near(texts: Sequence[str]) -> list[tuple[int, int, float]]:
     """Near copies among texts of which an earlier one ranks before a later one."""
     all_candidates = candidates(texts)
     columns = [np.array([candidate.bands[band] for candidate in all_candidates]) for band in range(NEAR.bands)]
-    groups = candidate_groups(columns, np.ones(len(texts), np.bool_))
+    groups = groups_of(columns)
     return sorted(copy for group in groups for copy in near_copies([all_candidates[row] for row in group], NEAR))
 
 
@@ -69,7 +85,7 @@ def test_as_many_rows_stay_as_there_are_keys_in_any_order(keys: list[int]) -> No
 @settings(max_examples=60, deadline=None)
 def test_groups_are_the_connected_components_of_rows_that_share_a_key(rows: list[tuple[int, int]]) -> None:
     columns = [np.array(column, np.uint64) for column in zip(*rows, strict=True)]
-    groups = candidate_groups(columns, np.ones(len(rows), np.bool_))
+    groups = groups_of(columns)
     label = {row: number for number, group in enumerate(groups) for row in group.tolist()}
     assert len(label) == sum(map(len, groups))
     for one, other in combinations(range(len(rows)), 2):

@@ -11,8 +11,9 @@ from tuneline.benchmarks.corpus import SOURCE, chat_rows, write_rows
 from tuneline.config.schema import CleanConfig, SourceConfig
 from tuneline.data import cleaning
 from tuneline.data.accounting import Tally
-from tuneline.data.cleaning import Outputs, clean_files
+from tuneline.data.cleaning import clean_files
 from tuneline.data.engines import engine
+from tuneline.data.writing import Outputs
 from tuneline.errors import EnvironmentProblem
 
 MakeSource = Callable[..., SourceConfig]

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from tuneline.config.schema import CleanConfig, SourceConfig
-from tuneline.data.cleaning import Outputs, clean_files
+from tuneline.data.cleaning import clean_files
 from tuneline.data.ingesting import Outputs as Ingested
 from tuneline.data.ingesting import ingest
 from tuneline.data.opening import Additions
 from tuneline.data.records import Example, Rejected, read_examples, read_rejected
+from tuneline.data.writing import Outputs
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="needs the real data sets")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tuneline.benchmarks.corpus import SOURCE
 from tuneline.config.schema import CleanConfig, SourceConfig
-from tuneline.data.cleaning import Outputs, clean_files
+from tuneline.data.cleaning import clean_files
+from tuneline.data.writing import Outputs
 
 
 def main(examples: Path, folder: Path, rules: CleanConfig) -> None:

@@ -13,17 +13,19 @@ from tuneline.config.schema import CleanConfig, NearDuplicatesRuleConfig
 from tuneline.data.dedup import (
     Candidate,
     Copies,
+    Edges,
     Flags,
     Indexes,
     candidate_groups,
     compared_text,
     equal_keys,
+    equal_neighbours,
     near_copies,
     ranks,
     run_sets,
 )
 from tuneline.data.parallel import Ordered
-from tuneline.data.parts import Part, examples_at
+from tuneline.data.parts import Part, band_of, bands_of, examples_at
 from tuneline.data.shingles import Hashes, offsets_of
 
 SET_RULES = ("exact_duplicates", "folded_duplicates", "near_duplicates")
@@ -78,12 +80,17 @@ def _take_out(copies: dict[int, Copy], rule: str, found: Copies, alive: Flags) -
 def _near(
     parts: Sequence[Part], settings: NearDuplicatesRuleConfig, rank: Indexes, alive: Flags, ordered: Ordered
 ) -> Iterator[tuple[int, int, float]]:
-    columns = (np.concatenate([part.band(band) for part in parts]) for band in range(settings.bands))
-    groups = candidate_groups(columns, alive)
+    edges = ordered(partial(_edges, [(part.stem, len(part.number)) for part in parts], alive), range(settings.bands))
+    groups = candidate_groups(edges, len(alive))
     first = offsets_of(np.array([len(part.number) for part in parts], np.int64))
     members = ([_member(parts, first, int(row), int(rank[row])) for row in group] for group in groups)
     for found in ordered(partial(_compare, settings), _batches(members)):
         yield from found
+
+
+def _edges(files: Sequence[tuple[Path, int]], alive: Flags, band: int) -> Edges:
+    """Rows with the same key in a band; `files` are the parts' stems and numbers of rows."""
+    return equal_neighbours(np.concatenate([band_of(stem, n_rows, band) for stem, n_rows in files]), alive)
 
 
 def _member(parts: Sequence[Part], first: Indexes, row: int, rank: int) -> _Member:
@@ -111,7 +118,7 @@ def _compare(settings: NearDuplicatesRuleConfig, groups: list[list[_Member]]) ->
     texts: list[str] = []
     for stem, in_part in groupby(members, key=lambda member: member.stem):
         listed = list(in_part)
-        bands += list(np.load(f"{stem}.bands.npy")[[member.index for member in listed]])
+        bands += list(bands_of(stem, settings.bands)[[member.index for member in listed]])
         texts += map(compared_text, examples_at(stem, [(member.offset, member.n_bytes) for member in listed]))
     candidates = {
         member.row: Candidate(member.row, member.rank, keys, run_set)

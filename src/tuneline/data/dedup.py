@@ -22,6 +22,7 @@ from tuneline.data.shingles import Grams, Hashes, mixed, offsets_of, recalled_wo
 
 Indexes = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+Edges = tuple[Indexes, Indexes]  # [n_edges] each: the rows that an edge connects
 
 MAX_COMPARED = 100  # kept rows of one band that a row is compared with: of one template, all would take quadratic time
 _ROWS_AT_ONCE = 200  # their words' hashes then stay in the processor's cache
@@ -146,12 +147,10 @@ def equal_keys(keys: Hashes, rank: Indexes, alive: Flags) -> Copies:
     return Copies(copies[order], kept[order], np.ones(len(copies)))
 
 
-def candidate_groups(columns: Iterable[Hashes], alive: Flags) -> list[Indexes]:
-    """Groups of rows connected by equal keys in a column; rows of different groups need no comparison."""
-    label = np.arange(len(alive), dtype=np.int64)
-    edges = [_neighbours(column, alive) for column in columns]
-    one = np.concatenate([pair[0] for pair in edges])
-    other = np.concatenate([pair[1] for pair in edges])
+def candidate_groups(edges: Iterable[Edges], n_rows: int) -> list[Indexes]:
+    """Groups of rows connected by edges; rows of different groups need no comparison."""
+    label = np.arange(n_rows, dtype=np.int64)
+    one, other = (np.concatenate(ends) for ends in zip(*edges, strict=True))
     while True:
         low = np.minimum(label[one], label[other])
         if np.array_equal(low, label[one]) and np.array_equal(low, label[other]):
@@ -222,7 +221,8 @@ def _jaccard(one: Hashes, other: Hashes) -> float:
     return n_both / (len(merged) - n_both)
 
 
-def _neighbours(column: Hashes, alive: Flags) -> tuple[Indexes, Indexes]:
+def equal_neighbours(column: Hashes, alive: Flags) -> Edges:
+    """Edges that connect the alive rows of each key."""
     rows = np.flatnonzero(alive)
     rows = rows[np.argsort(column[rows], kind="stable")]
     same = column[rows[1:]] == column[rows[:-1]]

@@ -20,7 +20,7 @@ from tuneline.errors import EnvironmentProblem
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
-_PRELOADED = ["tuneline.data.parts", "tuneline.data.comparing", "tuneline.data.splitting"]
+_PRELOADED = ["tuneline.data.writing", "tuneline.data.splitting"]
 _PARTS_AHEAD = 2  # per worker: enough that none waits, few enough that results do not pile up
 
 

@@ -39,7 +39,7 @@ class Part:
     """One cleaned part; rows are those that the row rules kept, in their order."""
 
     sources: tuple[str, ...]  # see Work
-    stem: Path  # the part's files are <stem>.kept, .rejected and .bands.npy
+    stem: Path  # the part's files are <stem>.kept, .rejected and .bands
     tally: Tally
     number: Numbers  # [n_rows] place among the part's rows as read
     n_bytes: Numbers  # [n_rows] of the row's line
@@ -61,10 +61,6 @@ class Part:
         """Flagged rows of each source that has some."""
         counts = np.bincount(self.source[keep], minlength=len(self.sources))
         return Counter({name: int(n) for name, n in zip(self.sources, counts, strict=True) if n})
-
-    def band(self, column: int) -> Hashes:
-        """[n_rows] One column of the bands, the others stay on disk."""
-        return np.array(np.load(f"{self.stem}.bands.npy", mmap_mode="r")[:, column])
 
     def examples(self, rows: Sequence[int]) -> Iterator[Example]:
         """The rows, read from disk."""
@@ -93,6 +89,16 @@ def examples_at(stem: Path, where: Sequence[tuple[int, int]]) -> Iterator[Exampl
             yield example_from(parse_object(file.read(n_bytes), str(path)), str(path))
 
 
+def band_of(stem: Path, n_rows: int, band: int) -> Hashes:
+    """[n_rows] One band of the part with that stem, the others stay on disk."""
+    return np.fromfile(f"{stem}.bands", np.uint64, n_rows, offset=band * n_rows * 8)
+
+
+def bands_of(stem: Path, n_bands: int) -> Hashes:
+    """[n_rows, n_bands] All bands of the part with that stem."""
+    return np.fromfile(f"{stem}.bands", np.uint64).reshape(n_bands, -1).T
+
+
 def clean_part(work: Work, numbered: tuple[int, LineRange]) -> Part:
     """Apply the row rules to the part and make the keys by which its rows are compared with all others."""
     number, part = numbered
@@ -105,7 +111,7 @@ def clean_part(work: Work, numbered: tuple[int, LineRange]) -> Part:
     _suffixed(stem, "rejected").write_bytes(b"".join(rejected.values()))
     examples = list(rows.kept.values())
     keys = keys_of(examples, work.rules)
-    np.save(f"{stem}.bands.npy", keys.bands)
+    keys.bands.T.tofile(f"{stem}.bands")  # column after column, as they are read: [bands, n_rows]
     index = {name: place for place, name in enumerate(work.sources)}
     if unknown := {example.source for example in examples} - index.keys():
         raise DataError(f"{part.path}: source {sorted(unknown)[0]!r} is not in data.sources; run ingest again")

@@ -16,6 +16,7 @@ from tuneline.data.opening import Additions
 from tuneline.data.parallel import n_cores
 from tuneline.data.records import Rejected, iterate_examples, iterate_rejected
 from tuneline.data.row_rules import row_rules
+from tuneline.data.writing import Outputs
 from tuneline.reporting.clusters import Clusters, collect, read_clusters
 from tuneline.reporting.lengths import LengthCounts, add_lengths, batches, no_lengths
 from tuneline.reporting.sample import Shown, as_shown
@@ -77,7 +78,7 @@ def check_file(
         folder = Path(name)
         read = ingesting.Outputs(folder / "read.jsonl", folder / "unread.jsonl")
         ingested = ingesting.ingest([source], additions, read, n_workers, watched, _accept)
-        outputs = cleaning.Outputs(folder / "clean.jsonl", folder / "rejected.jsonl", folder / "clusters.jsonl")
+        outputs = Outputs(folder / "clean.jsonl", folder / "rejected.jsonl", folder / "clusters.jsonl")
         shown = partial(watched, what="clean")
         cleaned = cleaning.clean_files([read.examples], outputs, [source], rules, shown, _accept)
         found = Checked(ingested.notes, ingested.tally, cleaned, collect(read_clusters(outputs.clusters)))

@@ -4,9 +4,10 @@ from functools import partial
 
 from tuneline.config.params import read_params
 from tuneline.data.accounting import Tally
-from tuneline.data.cleaning import Outputs, clean_files, rule_names
+from tuneline.data.cleaning import clean_files, rule_names
 from tuneline.data.progress import watched
 from tuneline.data.row_rules import CHANGES
+from tuneline.data.writing import Outputs
 from tuneline.entry import run, stage_arguments
 from tuneline.output import write_metrics
 
