@@ -1,6 +1,8 @@
 """The clean stage's core: every row accounted for, the right copy kept, the same bytes from any number of processes."""
 
 import random
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -124,6 +126,45 @@ def test_near_copies_go_with_their_similarity(clean_rows: CleanRows) -> None:
     cleaned = clean_rows([ask("q", words, line=1), ask("q", f"{words} more", line=2)], STRICT)
     assert cleaned.why() == [("pool", 1, "near_duplicates")]  # the longer one stays
     assert cleaned.rejected[0].reason == "a near copy of pool:2 (Jaccard similarity 0.983)"  # 57 of 58 runs
+
+
+def test_rows_on_one_passage_stay_where_they_teach_something_else(clean_rows: CleanRows) -> None:
+    passage = " ".join(f"word{number}" for number in range(90))
+    asked = [("Who", "The miller's third son."), ("When", "In 1820."), ("When then", "In 1820.")]
+    rows = [ask(f"{passage} {question}?", answer, line=line) for line, (question, answer) in enumerate(asked, 1)]
+    assert clean_rows(rows, STRICT).why() == [("pool", 2, "near_duplicates")]  # the longer one stays
+
+
+def test_rows_under_other_system_texts_are_no_near_copies(clean_rows: CleanRows) -> None:
+    words = " ".join(f"word{number}" for number in range(60))
+    rows = [
+        make_example("pool", line, (Message("system", system), *ask("q", f"{words} {end}").messages), None, {})
+        for line, (system, end) in enumerate([("To French.", "oui"), ("To Spanish.", "si"), ("to french", "non")], 1)
+    ]
+    assert clean_rows(rows, STRICT).why() == [("pool", 3, "near_duplicates")]
+
+
+def test_rows_of_one_template_do_not_pile_up_in_memory(tmp_path: Path) -> None:
+    """A group of rows that all share a passage is read bit by bit: measured in a process of its own."""
+    peaks = [_peak_mib_of_templated_rows(tmp_path / str(n_rows), n_rows) for n_rows in (1000, 6000)]
+    assert peaks[1] - peaks[0] < 5000 * 6 / 1024  # 6 KiB a kept row: its runs and keys, not its text
+
+
+def _peak_mib_of_templated_rows(folder: Path, n_rows: int) -> float:
+    folder.mkdir()
+    passage = " ".join(f"word{number}" for number in range(200))
+    own = random.Random(1)
+    rows = (
+        ask(f"{passage} {' '.join(str(own.randrange(10**6)) for _ in range(40))}", f"{own.random()}", line=line)
+        for line in range(1, n_rows + 1)
+    )
+    write_examples(folder / "given.jsonl", rows)
+    program = Path(__file__).with_name("peak_of_cleaning.py")
+    words = [sys.executable, str(program), str(folder / "given.jsonl"), str(folder), STRICT.model_dump_json()]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    n_kept, peak_mib = done.stdout.split()
+    assert int(n_kept) == n_rows
+    return float(peak_mib)
 
 
 def test_rows_of_one_question_with_other_labels_or_roles_are_no_copies(clean_rows: CleanRows) -> None:

@@ -12,29 +12,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneline.config.schema import NearDuplicatesRuleConfig
-from tuneline.data.dedup import (
+from tuneline.data.dedup import Indexes, answer_text, compared_text, equal_keys, ranks
+from tuneline.data.minhash import band_keys
+from tuneline.data.near_copies import (
     Candidate,
-    Indexes,
     candidate_groups,
-    compared_text,
-    equal_keys,
     equal_neighbours,
     near_copies,
-    ranks,
     run_sets,
+    shared_keys,
 )
-from tuneline.data.minhash import band_keys
-from tuneline.data.records import Message, make_example
+from tuneline.data.records import Message, ToolCall, make_example
 from tuneline.data.shingles import Hashes
 
-NEAR = NearDuplicatesRuleConfig(enabled=True, ngram=5, bands=14, rows_per_band=8, min_jaccard=0.8)
+NEAR = NearDuplicatesRuleConfig(enabled=True, ngram=5, bands=14, rows_per_band=8, min_jaccard=0.8, min_answer_jaccard=0)
 TOOLFORMER = Path(__file__).resolve().parents[3] / "shared" / "data" / "toolformer_dedupe_only.json"
 _WORD = re.compile(r"\w+|[+*/<>=%&|^~#$@\\()\[\]{}-]")
 
 
-def candidates(texts: Sequence[str]) -> list[Candidate]:
-    keys = band_keys(texts, NEAR)
-    return [Candidate(row, row, keys[row], runs) for row, runs in enumerate(run_sets(texts, NEAR.ngram))]
+def candidates(texts: Sequence[str], answers: Sequence[str]) -> list[Candidate]:
+    bands = band_keys(texts, NEAR)
+    is_shared, is_last = shared_keys(bands)
+    sets = zip(run_sets(texts, NEAR.ngram), run_sets(answers, NEAR.ngram), strict=True)
+    found: list[Candidate] = []
+    for row, (of_all, of_answers) in enumerate(sets):
+        keys = [(band, int(bands[row, band])) for band in np.flatnonzero(is_shared[row]).tolist()]
+        last = [(band, key) for band, key in keys if is_last[row, band]]
+        found.append(Candidate(row, keys, last, of_all, of_answers))
+    return found
 
 
 def groups_of(columns: Sequence[Hashes]) -> list[Indexes]:
@@ -42,12 +47,14 @@ def groups_of(columns: Sequence[Hashes]) -> list[Indexes]:
     return candidate_groups((equal_neighbours(column, alive) for column in columns), len(alive))
 
 
-def near(texts: Sequence[str]) -> list[tuple[int, int, float]]:
+def near(
+    texts: Sequence[str], answers: Sequence[str] = (), min_answer_jaccard: float = 0
+) -> list[tuple[int, int, float]]:
     """Near copies among texts of which an earlier one ranks before a later one."""
-    all_candidates = candidates(texts)
-    columns = [np.array([candidate.bands[band] for candidate in all_candidates]) for band in range(NEAR.bands)]
-    groups = groups_of(columns)
-    return sorted(copy for group in groups for copy in near_copies([all_candidates[row] for row in group], NEAR))
+    settings = NEAR.model_copy(update={"min_answer_jaccard": min_answer_jaccard})
+    all_candidates = candidates(texts, answers or [""] * len(texts))
+    groups = groups_of(list(band_keys(texts, NEAR).T))
+    return sorted(copy for group in groups for copy in near_copies([all_candidates[row] for row in group], settings))
 
 
 def shingles(text: str) -> set[tuple[str, ...]]:
@@ -128,6 +135,42 @@ def test_system_messages_and_order_of_fields_do_not_make_rows_alike() -> None:
         for number, text in enumerate(("When does it open?", "Who may borrow films?"))
     ]
     assert near([compared_text(row) for row in rows]) == []
+
+
+PASSAGE = " ".join(f"word{number}" for number in range(120))
+
+
+def test_rows_on_one_passage_stay_where_their_answers_differ() -> None:
+    answers = ["The mill was built in 1820.", "Nobody knows its owner.", "The mill was built in 1820!"]
+    texts = [f"{PASSAGE} Question {number}? {answer}" for number, answer in enumerate(answers)]
+    assert [(row, kept) for row, kept, _ in near(texts)] == [(1, 0), (2, 0)]
+    assert [(row, kept) for row, kept, _ in near(texts, answers, min_answer_jaccard=0.5)] == [(2, 0)]
+
+
+def test_with_rivals_of_other_answers_the_most_similar_one_that_teaches_alike_counts() -> None:
+    words = PASSAGE.split()
+    texts = [" ".join([*words[:-2], "some", "thing"]), " ".join([*words[:-1], "thing"]), PASSAGE]
+    assert [(row, kept) for row, kept, _ in near(texts, ["yes", "no", "yes"], min_answer_jaccard=0.5)] == [(2, 0)]
+
+
+def test_the_answers_of_a_row_are_the_texts_of_its_assistant() -> None:
+    call = Message("assistant", "", (ToolCall("search", {"query": "mill"}),))
+    turns = (Message("system", "Be brief."), Message("user", "When?"), call, Message("tool", "{}"))
+    row = make_example("own", 1, (*turns, Message("assistant", "In 1820.")), None, {})
+    assert "In 1820." in answer_text(row)
+    assert "search" in answer_text(row)
+    assert not {"Be brief.", "When?", "{}"} & set(answer_text(row).splitlines())
+    assert answer_text(make_example("own", 1, (), "raw text", {})) == ""
+
+
+@given(st.lists(st.lists(st.integers(0, 4), min_size=2, max_size=2), min_size=1, max_size=20))
+@settings(max_examples=60, deadline=None)
+def test_shared_keys_are_those_of_a_count(rows: list[list[int]]) -> None:
+    is_shared, is_last = shared_keys(np.array(rows, np.uint64))
+    for place, row in enumerate(rows):
+        for band, key in enumerate(row):
+            assert is_shared[place, band] == (sum(other[band] == key for other in rows) > 1)
+            assert is_last[place, band] == all(other[band] != key for other in rows[place + 1 :])
 
 
 def test_short_texts_are_compared_whole() -> None:

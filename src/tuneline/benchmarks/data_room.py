@@ -43,7 +43,9 @@ class Rules:
 
     @property
     def near(self) -> CleanConfig:
-        return self.off.model_copy(update={"near_duplicates": self.whole.near_duplicates})
+        # The other libraries compare whole rows only.
+        rule = self.whole.near_duplicates.model_copy(update={"min_answer_jaccard": 0.0})
+        return self.off.model_copy(update={"near_duplicates": rule})
 
 
 def clean_figures(rules: Rules, sizes: Sizes, folder: Path) -> Figures:

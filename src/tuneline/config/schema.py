@@ -320,6 +320,7 @@ class NearDuplicatesRuleConfig(Strict):
     bands: Count  # more bands find more pairs
     rows_per_band: Count  # more rows find fewer, more similar pairs
     min_jaccard: Annotated[float, Field(gt=0, le=1)]  # of the two rows' runs, from which on they are copies
+    min_answer_jaccard: Annotated[float, Field(ge=0, le=1)]  # of their answers' runs: copies teach the same; 0: any
 
 
 class CleanConfig(Strict):

@@ -6,10 +6,7 @@ what is kept depends on the rows alone, not on their order. Of rows with equal c
 
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,13 +15,11 @@ from numpy.typing import NDArray
 from tuneline.config.schema import CleanConfig, NearDuplicatesRuleConfig
 from tuneline.data.minhash import band_keys_of
 from tuneline.data.records import Example, id_number
-from tuneline.data.shingles import Grams, Hashes, mixed, offsets_of, recalled_words, runs, sequence_keys, sums, words
+from tuneline.data.shingles import Grams, Hashes, mixed, offsets_of, recalled_words, runs, sequence_keys, sums
 
 Indexes = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-Edges = tuple[Indexes, Indexes]  # [n_edges] each: the rows that an edge connects
 
-MAX_COMPARED = 100  # kept rows of one band that a row is compared with: of one template, all would take quadratic time
 _ROWS_AT_ONCE = 200  # their words' hashes then stay in the processor's cache
 _SYSTEM = 1
 _CALL = 10**12
@@ -66,9 +61,12 @@ def _keys_of(examples: Sequence[Example], rules: CleanConfig) -> Keys:
     of_parts = recalled_words([text for row in parts for _, text in row])
     numbers = np.array([number for row in parts for number, _ in row], np.uint64)
     n_parts = np.fromiter(map(len, parts), np.int64, len(parts))
-    folded = sums(mixed(_folded_keys(of_parts, parts) + numbers), offsets_of(n_parts))
+    of_texts, edges = mixed(_folded_keys(of_parts, parts) + numbers), offsets_of(n_parts)
+    folded = sums(of_texts, edges)
     # Rows of other kinds, labels or tools never meet: one answer marked good and marked bad is no copy.
     apart = np.array([_apart(example) for example in examples], np.uint64)
+    # Nor do rows under other system texts, which ask for something else: "translate to French".
+    apart += sums(np.where(numbers % 100 == _SYSTEM, of_texts, np.uint64(0)), edges)
     bands = _bands(of_parts, numbers, n_parts, folded, apart, rules.near_duplicates)
     return Keys(content, mixed(folded + apart), bands)
 
@@ -86,6 +84,11 @@ def _hashed(text: str) -> int:
 def compared_text(example: Example) -> str:
     """What near copies are judged by: all texts but the system messages, which many rows share."""
     return "\n".join(text for number, text in _parts(example) if number % 100 != _SYSTEM)
+
+
+def answer_text(example: Example) -> str:
+    """What the row teaches: all texts of the assistant, of both answers of a pair; none of raw text and prompts."""
+    return "\n".join(text for number, text in _parts(example) if number % 100 == _ROLES["assistant"])
 
 
 def _folded_keys(of_parts: Grams, parts: list[list[tuple[int, str]]]) -> Hashes:
@@ -145,85 +148,3 @@ def equal_keys(keys: Hashes, rank: Indexes, alive: Flags) -> Copies:
     copies, kept = rows[~is_first], winners[~is_first]
     order = np.argsort(copies)
     return Copies(copies[order], kept[order], np.ones(len(copies)))
-
-
-def candidate_groups(edges: Iterable[Edges], n_rows: int) -> list[Indexes]:
-    """Groups of rows connected by edges; rows of different groups need no comparison."""
-    label = np.arange(n_rows, dtype=np.int64)
-    one, other = (np.concatenate(ends) for ends in zip(*edges, strict=True))
-    while True:
-        low = np.minimum(label[one], label[other])
-        if np.array_equal(low, label[one]) and np.array_equal(low, label[other]):
-            break
-        np.minimum.at(label, one, low)
-        np.minimum.at(label, other, low)
-        label = label[label]
-    members = np.unique(np.concatenate((one, other)))
-    members = members[np.argsort(label[members], kind="stable")]
-    return np.split(members, np.flatnonzero(np.diff(label[members])) + 1) if len(members) else []
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A row of a group, as far as comparing needs it."""
-
-    row: int  # index of the row
-    rank: int  # see ranks
-    bands: Hashes  # [bands]
-    runs: Hashes  # ascending, each once
-
-
-def near_copies(group: Sequence[Candidate], settings: NearDuplicatesRuleConfig) -> Iterator[tuple[int, int, float]]:
-    """(row, kept row, Jaccard similarity) for each row that an earlier-ranking kept one nearly equals.
-
-    Rows come in order of rank and are compared with the kept ones that share a band: each row that goes has a kept
-    row of at least `min_jaccard` to show for it. No two kept rows that share a band are so similar, unless more than
-    MAX_COMPARED rows share it: those behind that many are compared with the first ones only.
-    """
-    ordered = sorted(group, key=lambda candidate: candidate.rank)
-    kept_in: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-    for place, candidate in enumerate(ordered):
-        buckets = [kept_in[band, int(key)] for band, key in enumerate(candidate.bands)]
-        rivals = sorted({rival for bucket in buckets for rival in bucket})
-        found = _most_similar(candidate, [(rival, ordered[rival]) for rival in rivals])
-        if found is not None and found[1] >= settings.min_jaccard:
-            yield candidate.row, ordered[found[0]].row, found[1]
-        else:
-            for bucket in buckets:
-                if len(bucket) < MAX_COMPARED:
-                    bucket.append(place)
-
-
-def run_sets(texts: Sequence[str], n: int) -> list[Hashes]:
-    """For each text its runs of `n` words as a set: ascending, each once."""
-    grams = runs(words(texts), n)
-    return [_distinct(grams.hashes[begin:end]) for begin, end in pairwise(grams.offsets.tolist())]
-
-
-def _distinct(hashes: Hashes) -> Hashes:
-    ascending = np.sort(hashes)
-    return ascending[np.concatenate(([True], ascending[1:] != ascending[:-1]))]
-
-
-def _most_similar(candidate: Candidate, rivals: Sequence[tuple[int, Candidate]]) -> tuple[int, float] | None:
-    similarities = [(_jaccard(candidate.runs, rival.runs), -place) for place, rival in rivals]
-    if not similarities:
-        return None
-    best = max(similarities)
-    return -best[1], best[0]
-
-
-def _jaccard(one: Hashes, other: Hashes) -> float:
-    """Of two sorted sets."""
-    merged = np.concatenate((one, other))
-    merged.sort()
-    n_both = int(np.count_nonzero(merged[1:] == merged[:-1]))
-    return n_both / (len(merged) - n_both)
-
-
-def equal_neighbours(column: Hashes, alive: Flags) -> Edges:
-    """Edges that connect the alive rows of each key."""
-    rows = np.flatnonzero(alive)
-    rows = rows[np.argsort(column[rows], kind="stable")]
-    same = column[rows[1:]] == column[rows[:-1]]
-    return rows[:-1][same], rows[1:][same]

@@ -1,6 +1,6 @@
 """Cleaned parts of a file on disk, between the rules that look at one row and those that compare rows.
 
-Only numbers about the rows stay in memory (about 60 bytes each); texts and MinHash bands lie in files.
+Only numbers about the rows stay in memory (about 80 bytes each); texts and MinHash bands lie in files.
 """
 
 from collections import Counter
@@ -16,7 +16,16 @@ from tuneline.config.schema import CleanConfig
 from tuneline.data.accounting import Tally
 from tuneline.data.dedup import keys_of
 from tuneline.data.parallel import LineRange
-from tuneline.data.records import TEACHER_KEY, Example, as_line, contents, example_from, parse_object, rejected_as_json
+from tuneline.data.records import (
+    TEACHER_KEY,
+    Example,
+    as_line,
+    contents,
+    example_from,
+    parse_object,
+    place_of,
+    rejected_as_json,
+)
 from tuneline.data.row_rules import Rows
 from tuneline.data.shingles import Hashes, offsets_of
 from tuneline.errors import DataError
@@ -43,6 +52,9 @@ class Part:
     tally: Tally
     number: Numbers  # [n_rows] place among the part's rows as read
     n_bytes: Numbers  # [n_rows] of the row's line
+    files: tuple[str, ...]  # names of the files that the rows come from
+    file: Numbers  # [n_rows] index in files
+    line: Numbers  # [n_rows] of that file
     source: Numbers  # [n_rows] index of its source
     is_taught: NDArray[np.bool_]  # [n_rows] True for rows that a teacher model wrote
     n_chars: Numbers  # [n_rows] of all its texts
@@ -51,6 +63,10 @@ class Part:
     folded: Hashes  # [n_rows]
     rejected_number: Numbers  # [n_rejected] place among the part's rows as read
     rejected_n_bytes: Numbers  # [n_rejected] of its line in the file of rejected rows
+
+    def place(self, row: int) -> str:
+        """See `Example.place`."""
+        return place_of(self.sources[self.source[row]], self.files[self.file[row]], int(self.line[row]))
 
     @cached_property
     def offsets(self) -> Numbers:
@@ -112,6 +128,7 @@ def clean_part(work: Work, numbered: tuple[int, LineRange]) -> Part:
     examples = list(rows.kept.values())
     keys = keys_of(examples, work.rules)
     keys.bands.T.tofile(f"{stem}.bands")  # column after column, as they are read: [bands, n_rows]
+    files = {name: place for place, name in enumerate(sorted({example.file for example in examples}))}
     index = {name: place for place, name in enumerate(work.sources)}
     if unknown := {example.source for example in examples} - index.keys():
         raise DataError(f"{part.path}: source {sorted(unknown)[0]!r} is not in data.sources; run ingest again")
@@ -121,6 +138,9 @@ def clean_part(work: Work, numbered: tuple[int, LineRange]) -> Part:
         tally=rows.tally,
         number=_numbers(rows.kept),
         n_bytes=_numbers(map(len, lines)),
+        files=tuple(files),
+        file=_numbers(files[example.file] for example in examples),
+        line=_numbers(example.line for example in examples),
         source=_numbers(index[example.source] for example in examples),
         is_taught=np.array([TEACHER_KEY in example.meta for example in examples], np.bool_),
         n_chars=_numbers(sum(map(len, contents(example))) for example in examples),

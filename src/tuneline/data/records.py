@@ -71,7 +71,12 @@ class Example:
     @property
     def place(self) -> str:
         """source:line, or source/file:line, for reasons and messages."""
-        return f"{self.source}/{self.file}:{self.line}" if self.file else f"{self.source}:{self.line}"
+        return place_of(self.source, self.file, self.line)
+
+
+def place_of(source: str, file: str, line: int) -> str:
+    """Where a row comes from; `file` is empty for a source of one file."""
+    return f"{source}/{file}:{line}" if file else f"{source}:{line}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +141,11 @@ def with_contents(example: Example, texts: list[str]) -> Example:
     if next(rest, None) is not None:
         raise ValueError("more texts than the example has")
     return with_id(replace(example, messages=parts[0], chosen=parts[1], rejected=parts[2]))
+
+
+def id_of(number: int) -> str:
+    """The id that `id_number` read."""
+    return f"{number:016x}"
 
 
 def id_number(id_: str) -> int:
