@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneline.config.schema import NearDuplicatesRuleConfig
-from tuneline.data.dedup import Indexes, answer_text, compared_text, equal_keys, ranks
+from tuneline.data.arrays import Hashes, Indexes
+from tuneline.data.dedup import answer_text, compared_text, equal_keys, ranks
 from tuneline.data.minhash import band_keys
 from tuneline.data.near_copies import (
     Candidate,
@@ -23,7 +24,6 @@ from tuneline.data.near_copies import (
     shared_keys,
 )
 from tuneline.data.records import Message, ToolCall, make_example
-from tuneline.data.shingles import Hashes
 
 NEAR = NearDuplicatesRuleConfig(enabled=True, ngram=5, bands=14, rows_per_band=8, min_jaccard=0.8, min_answer_jaccard=0)
 TOOLFORMER = Path(__file__).resolve().parents[3] / "shared" / "data" / "toolformer_dedupe_only.json"

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneline.config.schema import CleanConfig, NearDuplicatesRuleConfig
-from tuneline.data.dedup import Copies, Flags, Indexes, answer_text, compared_text, equal_keys, ranks
+from tuneline.data.arrays import Flags, Hashes, Indexes
+from tuneline.data.dedup import Copies, answer_text, compared_text, equal_keys, ranks
 from tuneline.data.near_copies import (
     Candidate,
     Edges,
@@ -24,7 +25,7 @@ from tuneline.data.near_copies import (
 from tuneline.data.parallel import Ordered
 from tuneline.data.parts import Part, band_of, bands_of, examples_at
 from tuneline.data.records import Example
-from tuneline.data.shingles import Hashes, offsets_of
+from tuneline.data.shingles import offsets_of
 
 SET_RULES = ("exact_duplicates", "folded_duplicates", "near_duplicates")
 _GROUPED_ROWS = 2000  # candidates compared in one piece of work, unless one group has more

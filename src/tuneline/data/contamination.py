@@ -14,11 +14,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from tuneline.config.schema import ContaminationConfig
+from tuneline.data.arrays import Hashes, Indexes
 from tuneline.data.held_out import (
     MAX_PAIRS,
     Found,
     Index,
-    Indexes,
     Near,
     Overlap,
     Table,
@@ -28,7 +28,7 @@ from tuneline.data.held_out import (
 )
 from tuneline.data.prompts import is_answered
 from tuneline.data.records import Example, Json
-from tuneline.data.shingles import Hashes, runs, sequence_keys, words
+from tuneline.data.shingles import runs, sequence_keys, words
 
 Kind = Literal["exact", "ngram", "near"]
 

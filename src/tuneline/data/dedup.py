@@ -13,12 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneline.config.schema import CleanConfig, NearDuplicatesRuleConfig
+from tuneline.data.arrays import Flags, Hashes, Indexes
 from tuneline.data.minhash import band_keys_of
 from tuneline.data.records import Example, id_number
-from tuneline.data.shingles import Grams, Hashes, mixed, offsets_of, recalled_words, runs, sequence_keys, sums
-
-Indexes = NDArray[np.int64]
-Flags = NDArray[np.bool_]
+from tuneline.data.shingles import Grams, mixed, offsets_of, recalled_words, runs, sequence_keys, sums
 
 _ROWS_AT_ONCE = 200  # their words' hashes then stay in the processor's cache
 _SYSTEM = 1
@@ -130,7 +128,7 @@ def _parts(example: Example) -> Iterator[tuple[int, str]]:
                 yield place * unit + number * _CALL + _ROLES[message.role], written
 
 
-def ranks(source: NDArray[np.int64], n_chars: NDArray[np.int64], content: Hashes) -> Indexes:
+def ranks(source: Indexes, n_chars: Indexes, content: Hashes) -> Indexes:
     """[n_rows] 0 for the row that stays whatever it is compared with; see the head of this module."""
     order = np.lexsort((np.arange(len(source)), content, -n_chars, source))
     ranked = np.empty(len(order), np.int64)

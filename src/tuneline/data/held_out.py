@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneline.config.schema import ContaminationConfig
+from tuneline.data.arrays import Hashes, Indexes
 from tuneline.data.prompts import prompt_keys
 from tuneline.data.records import Example, message_texts
-from tuneline.data.shingles import Grams, Hashes, offsets_of, runs, sequence_keys, words
-
-Indexes = NDArray[np.int64]
+from tuneline.data.shingles import Grams, offsets_of, runs, sequence_keys, words
 
 MIN_ANSWER_WORDS = 20  # two rows may well come to the same shorter answer on their own
 MAX_PAIRS = 3  # per row and way of finding them: the closest are reported

@@ -10,7 +10,8 @@ from struct import Struct
 import numpy as np
 
 from tuneline.config.schema import NearDuplicatesRuleConfig
-from tuneline.data.shingles import Grams, Hashes, mixed, runs, words
+from tuneline.data.arrays import Hashes
+from tuneline.data.shingles import Grams, mixed, runs, words
 
 _SEED = 1  # of the permutations; another one finds other candidates, with the same probabilities
 

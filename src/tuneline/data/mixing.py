@@ -13,13 +13,11 @@ from fractions import Fraction
 from math import lcm
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tuneline.config.schema import MixtureConfig, SourceConfig
-from tuneline.data.shingles import Hashes, mixed
+from tuneline.data.arrays import Hashes, Indexes
+from tuneline.data.shingles import mixed
 from tuneline.errors import DataError
-
-Indexes = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

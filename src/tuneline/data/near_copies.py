@@ -11,8 +11,8 @@ from itertools import pairwise
 import numpy as np
 
 from tuneline.config.schema import NearDuplicatesRuleConfig
-from tuneline.data.dedup import Flags, Indexes
-from tuneline.data.shingles import Hashes, runs, words
+from tuneline.data.arrays import Flags, Hashes, Indexes
+from tuneline.data.shingles import runs, words
 
 Edges = tuple[Indexes, Indexes]  # [n_edges] each: the rows that an edge connects
 Key = tuple[int, int]  # band and the key in it

@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 
 from tuneline.errors import EnvironmentProblem
 
-Part = TypeVar("Part")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _PRELOADED = ["tuneline.data.writing", "tuneline.data.splitting"]
@@ -42,10 +42,11 @@ class Ordered(Protocol):
     """`work(part)` of every part, in the order of the parts, however many processes share the work.
 
     `work` is a function of a module (or a partial of one), as it travels to other processes. An error in one part
-    ends all. Never more than a few parts per process are under way, so memory does not grow with their number.
+    ends all. Processes of one machine have a few parts each under way, so memory does not grow with the number of
+    parts; Ray gets the list of them (not what they name on disk) at once.
     """
 
-    def __call__(self, work: Callable[[Part], Result], parts: Iterable[Part]) -> Iterator[Result]: ...
+    def __call__(self, work: Callable[[Item], Result], parts: Iterable[Item]) -> Iterator[Result]: ...
 
 
 @contextmanager
@@ -61,7 +62,7 @@ def processes(n_workers: int) -> Iterator[Ordered]:
             pool.shutdown(cancel_futures=True)
 
 
-def ordered(work: Callable[[Part], Result], parts: Iterable[Part], n_workers: int) -> Iterator[Result]:
+def ordered(work: Callable[[Item], Result], parts: Iterable[Item], n_workers: int) -> Iterator[Result]:
     """One call of `processes(n_workers)`."""
     with processes(n_workers) as in_order:
         yield from in_order(work, parts)
@@ -76,12 +77,12 @@ def _context() -> multiprocessing.context.BaseContext:
     return context
 
 
-def _in_this_process(work: Callable[[Part], Result], parts: Iterable[Part]) -> Iterator[Result]:
+def _in_this_process(work: Callable[[Item], Result], parts: Iterable[Item]) -> Iterator[Result]:
     yield from map(work, parts)
 
 
 def _in_pool(
-    pool: ProcessPoolExecutor, n_workers: int, work: Callable[[Part], Result], parts: Iterable[Part]
+    pool: ProcessPoolExecutor, n_workers: int, work: Callable[[Item], Result], parts: Iterable[Item]
 ) -> Iterator[Result]:
     waiting = iter(parts)
     under_way = deque(pool.submit(work, part) for part in islice(waiting, n_workers * _PARTS_AHEAD))

@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tuneline.config.schema import CleanConfig
 from tuneline.data.accounting import Tally
+from tuneline.data.arrays import Flags, Hashes, Indexes
 from tuneline.data.dedup import keys_of
 from tuneline.data.parallel import LineRange
 from tuneline.data.records import (
@@ -27,10 +27,8 @@ from tuneline.data.records import (
     rejected_as_json,
 )
 from tuneline.data.row_rules import Rows
-from tuneline.data.shingles import Hashes, offsets_of
+from tuneline.data.shingles import offsets_of
 from tuneline.errors import DataError
-
-Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,30 +48,30 @@ class Part:
     sources: tuple[str, ...]  # see Work
     stem: Path  # the part's files are <stem>.kept, .rejected and .bands
     tally: Tally
-    number: Numbers  # [n_rows] place among the part's rows as read
-    n_bytes: Numbers  # [n_rows] of the row's line
+    number: Indexes  # [n_rows] place among the part's rows as read
+    n_bytes: Indexes  # [n_rows] of the row's line
     files: tuple[str, ...]  # names of the files that the rows come from
-    file: Numbers  # [n_rows] index in files
-    line: Numbers  # [n_rows] of that file
-    source: Numbers  # [n_rows] index of its source
-    is_taught: NDArray[np.bool_]  # [n_rows] True for rows that a teacher model wrote
-    n_chars: Numbers  # [n_rows] of all its texts
-    in_pool: NDArray[np.bool_]  # [n_rows] False for rows of held-out sources
+    file: Indexes  # [n_rows] index in files
+    line: Indexes  # [n_rows] of that file
+    source: Indexes  # [n_rows] index of its source
+    is_taught: Flags  # [n_rows] True for rows that a teacher model wrote
+    n_chars: Indexes  # [n_rows] of all its texts
+    in_pool: Flags  # [n_rows] False for rows of held-out sources
     content: Hashes  # [n_rows] see dedup.Keys
     folded: Hashes  # [n_rows]
-    rejected_number: Numbers  # [n_rejected] place among the part's rows as read
-    rejected_n_bytes: Numbers  # [n_rejected] of its line in the file of rejected rows
+    rejected_number: Indexes  # [n_rejected] place among the part's rows as read
+    rejected_n_bytes: Indexes  # [n_rejected] of its line in the file of rejected rows
 
     def place(self, row: int) -> str:
         """See `Example.place`."""
         return place_of(self.sources[self.source[row]], self.files[self.file[row]], int(self.line[row]))
 
     @cached_property
-    def offsets(self) -> Numbers:
+    def offsets(self) -> Indexes:
         """[n_rows + 1] Where each row's line begins in the file of kept rows."""
         return offsets_of(self.n_bytes)
 
-    def count_by_source(self, keep: NDArray[np.bool_]) -> Counter[str]:
+    def count_by_source(self, keep: Flags) -> Counter[str]:
         """Flagged rows of each source that has some."""
         counts = np.bincount(self.source[keep], minlength=len(self.sources))
         return Counter({name: int(n) for name, n in zip(self.sources, counts, strict=True) if n})
@@ -82,7 +80,7 @@ class Part:
         """The rows, read from disk."""
         return examples_at(self.stem, [(int(self.offsets[row]), int(self.n_bytes[row])) for row in rows])
 
-    def kept_lines(self, keep: NDArray[np.bool_]) -> Iterator[memoryview]:
+    def kept_lines(self, keep: Flags) -> Iterator[memoryview]:
         """Lines of the rows flagged, neighbours in one piece."""
         data = memoryview(_suffixed(self.stem, "kept").read_bytes())
         edges = np.flatnonzero(np.diff(keep, prepend=False, append=False))
@@ -162,5 +160,5 @@ def _suffixed(stem: Path, suffix: str) -> Path:
     return stem.with_name(f"{stem.name}.{suffix}")
 
 
-def _numbers(values: Iterable[int]) -> Numbers:
+def _numbers(values: Iterable[int]) -> Indexes:
     return np.fromiter(values, np.int64)

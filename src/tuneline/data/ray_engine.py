@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tuneline.data.parallel import Ordered, Part, Result
+from tuneline.data.parallel import Item, Ordered, Result
 from tuneline.errors import EnvironmentProblem, TunelineError
 
 
@@ -50,7 +50,7 @@ def ray_processes(n_workers: int | None) -> Iterator[Ordered]:
         ray.shutdown()
 
 
-def _in_cluster(work: Callable[[Part], Result], parts: Iterable[Part]) -> Iterator[Result]:
+def _in_cluster(work: Callable[[Item], Result], parts: Iterable[Item]) -> Iterator[Result]:
     import ray.data  # type: ignore[import-not-found, unused-ignore]
 
     rows: list[dict[str, Any]] = [{"number": number, "part": _AsItIs(part)} for number, part in enumerate(parts)]

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneline.config.schema import RepetitionRuleConfig
+from tuneline.data.arrays import Hashes, Indexes
 from tuneline.data.finding import Finding, Rule
 from tuneline.data.records import Example
-from tuneline.data.shingles import Grams, Hashes, Offsets, offsets_of, remembered_words, words
+from tuneline.data.shingles import Grams, offsets_of, remembered_words, words
 from tuneline.data.turns import learned, place
 
 _FENCED = re.compile(r"^ {0,3}(```|~~~).*?(?:^ {0,3}\1|\Z)", re.DOTALL | re.MULTILINE)
@@ -168,7 +169,7 @@ def _suspects(of: Grams, settings: RepetitionRuleConfig) -> NDArray[np.bool_]:
     return found
 
 
-def _occurrences(of: Grams, n: int) -> tuple[Offsets, Offsets]:
+def _occurrences(of: Grams, n: int) -> tuple[Indexes, Indexes]:
     """[n_texts] How often the most frequent run of `n` words occurs, and how many runs occur more than once.
 
     Both may be too high, never too low: two runs that fall in one slot of a text's table count as equal.
@@ -185,14 +186,14 @@ def _parts(of: Grams) -> Iterator[Grams]:
         yield Grams(of.hashes[offsets[0] : offsets[-1]], offsets - offsets[0])
 
 
-def _occurrences_in(of: Grams, n: int) -> tuple[Offsets, Offsets]:
+def _occurrences_in(of: Grams, n: int) -> tuple[Indexes, Indexes]:
     slots = _slots(of, n)
     counts = np.concatenate((np.bincount(slots)[slots], [0]))  # one more, where an empty text at the end begins
     repeated = offsets_of((counts > 1).astype(np.int64))
     return np.maximum.reduceat(counts, of.offsets[:-1]), repeated[of.offsets[1:]] - repeated[of.offsets[:-1]]
 
 
-def _slots(of: Grams, n: int) -> Offsets:
+def _slots(of: Grams, n: int) -> Indexes:
     """[n_words] Where the run that begins at each word falls in a table with a region for each text."""
     hashes = np.concatenate((of.hashes, np.zeros(n - 1, np.uint64)))
     keys = hashes[: len(of.hashes)] * np.uint64(_FACTORS[0])

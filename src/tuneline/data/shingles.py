@@ -7,13 +7,12 @@ that carries meaning in code and mathematics. Case, white space and the punctuat
 import unicodedata
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Hashes: TypeAlias = NDArray[np.uint64]
-Offsets: TypeAlias = NDArray[np.int64]
+from tuneline.data.arrays import Hashes, Indexes
 
 # The other ASCII signs (+ - * / < > = % & | ^ ~ # $ @ \ and brackets) are words, so that "x > 5" is not "x < 5".
 _PROSE_SIGNS = ".,;:!?'\"`´…·•¡¿‘’‚‛“”„‟«»‹›–—―。，、；：！？「」『』《》〈〉（）"
@@ -31,7 +30,7 @@ class Grams(NamedTuple):
     """Hashes of the words (or runs of words) of several texts, one behind the other."""
 
     hashes: Hashes  # [n_grams]
-    offsets: Offsets  # [n_texts + 1]: text i has hashes[offsets[i]:offsets[i + 1]]
+    offsets: Indexes  # [n_texts + 1]: text i has hashes[offsets[i]:offsets[i + 1]]
 
 
 def words(texts: Sequence[str]) -> Grams:
@@ -103,7 +102,7 @@ def sequence_keys(of: Grams) -> Hashes:
     return mixed(sums(of.hashes * weights, of.offsets) + counts.astype(np.uint64))
 
 
-def sums(values: Hashes, offsets: Offsets) -> Hashes:
+def sums(values: Hashes, offsets: Indexes) -> Hashes:
     """[n_texts] The sum of each text's values, modulo 2^64; 0 for a text without any."""
     running = np.concatenate((np.zeros(1, np.uint64), np.cumsum(values, dtype=np.uint64)))
     found: Hashes = running[offsets[1:]] - running[offsets[:-1]]
@@ -149,7 +148,7 @@ def _words(texts: list[bytes]) -> Grams:
 class _Alone(NamedTuple):
     """Characters of several bytes that are words of their own."""
 
-    starts: Offsets  # [n] ascending
+    starts: Indexes  # [n] ascending
     points: Hashes  # [n] code points
 
 
@@ -167,12 +166,12 @@ def _mark_wide(data: NDArray[np.uint8], kind: NDArray[np.uint8]) -> _Alone:
     return _Alone(three[wide == _ALONE], points[wide == _ALONE])
 
 
-def _bits(data: NDArray[np.uint8], places: Offsets, n_bits: int) -> Hashes:
+def _bits(data: NDArray[np.uint8], places: Indexes, n_bits: int) -> Hashes:
     """The low bits of the bytes at these places."""
     return data[places].astype(np.uint64) & np.uint64(2**n_bits - 1)
 
 
-def _hash_words(data: NDArray[np.uint8], starts: Offsets, lasts: Offsets) -> Hashes:
+def _hash_words(data: NDArray[np.uint8], starts: Indexes, lasts: Indexes) -> Hashes:
     """Each word's hash: the sum of byte x p^position, from differences of one running sum, divided by p^start."""
     powers, inverses = _powers(1 << (len(data) - 1).bit_length())
     running = np.zeros(len(data) + 1, np.uint64)
@@ -206,13 +205,13 @@ def _of_all(hashes: Hashes) -> int:
     return found
 
 
-def _within(counts: Offsets) -> Offsets:
+def _within(counts: Indexes) -> Indexes:
     """0, 1 ... count - 1 for each count, one behind the other."""
     offsets = offsets_of(counts)
     return np.arange(offsets[-1], dtype=np.int64) - np.repeat(offsets[:-1], counts)
 
 
-def offsets_of(counts: Offsets) -> Offsets:
+def offsets_of(counts: Indexes) -> Indexes:
     """[n + 1] Where each of n parts begins, and where the last one ends, from their sizes."""
     return np.concatenate((np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)))
 

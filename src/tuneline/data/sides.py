@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneline.config.schema import SourceConfig, SplitConfig
+from tuneline.data.arrays import Flags, Hashes, Indexes
 from tuneline.data.parallel import LineRange
 from tuneline.data.prompts import group_key, prompt_keys
 from tuneline.data.records import TEACHER_KEY, Example, example_from, id_number, parse_object
-from tuneline.data.shingles import Hashes
 from tuneline.errors import DataError
 
-Indexes = NDArray[np.int64]
 Side = Literal["train", "val", "test", "benchmark", "none"]
 
 SIDES: tuple[Side, ...] = ("train", "val", "test", "benchmark", "none")
@@ -39,7 +38,7 @@ class Rows(NamedTuple):
         """[n_rows] Rows with one prompt have one number; they are on one side."""
         return self.prompts[np.cumsum(self.n_prompts) - 1]
 
-    def is_learned(self) -> NDArray[np.bool_]:
+    def is_learned(self) -> Flags:
         """[n_rows] Rows that are trained on or validated on."""
         return self.side < SIDES.index("test")
 

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from tuneline.config.schema import ContaminationConfig, MixtureConfig, SourceConfig, SplitConfig
+from tuneline.data.arrays import Indexes
 from tuneline.data.contamination import KINDS, Evidence, Pair, pair_as_json
 from tuneline.data.held_out import Overlap, index_of, load_index, look, one_each
-from tuneline.data.mixing import Indexes, Mixed, mix
+from tuneline.data.mixing import Mixed, mix
 from tuneline.data.parallel import LineRange, Ordered, line_ranges, processes
 from tuneline.data.records import Example, as_line, example_from, parse_object, rejection, write_rejected
 from tuneline.data.shingles import offsets_of

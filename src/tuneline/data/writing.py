@@ -10,8 +10,8 @@ from typing import BinaryIO
 import numpy as np
 
 from tuneline.data.accounting import Tally
+from tuneline.data.arrays import Flags, Indexes
 from tuneline.data.comparing import SET_RULES, Removed
-from tuneline.data.dedup import Flags, Indexes
 from tuneline.data.near_copies import roots
 from tuneline.data.parallel import Ordered
 from tuneline.data.parts import Part
