@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 MAX_RATIO = 250
 _FREE_BYTES = 2**24
 _BUFFER_BYTES = 2**18
-_MAGIC = {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd"}
+_MAGIC = {
+    ".gz": re.compile(rb"\x1f\x8b"),
+    ".zst": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),  # or a frame to skip, with which pzstd begins
+}
 
 
 def unpacked_suffix(path: Path) -> str:
@@ -93,6 +97,6 @@ def _check_magic(path: Path, file: BinaryIO) -> None:
     suffix = path.suffix.lower()
     head = file.read(4)
     file.seek(0)
-    if not head.startswith(_MAGIC[suffix]):
+    if not _MAGIC[suffix].match(head):
         file.close()
         raise DataError(f"{path}: is no {suffix} file; name it by what it is, or fetch it again")

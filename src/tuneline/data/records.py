@@ -71,7 +71,7 @@ class Example:
     @property
     def place(self) -> str:
         """source:line, or source/file:line, for reasons and messages."""
-        return f"{self.source}/{self.file}:{self.line}" if self.file else f"{self.source}:{self.line}"
+        return _place(self.source, self.file, self.line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,15 @@ class Rejected:
     reason: str
     row: Json  # as read; the raw text where it is not acceptable JSON
     file: str = ""  # see Example.file
+
+    @property
+    def place(self) -> str:
+        """As Example.place."""
+        return _place(self.source, self.file, self.line)
+
+
+def _place(source: str, file: str, line: int) -> str:
+    return f"{source}/{file}:{line}" if file else f"{source}:{line}"
 
 
 def with_id(example: Example) -> Example:
