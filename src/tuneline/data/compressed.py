@@ -49,6 +49,14 @@ def open_bytes(path: Path) -> BinaryIO:
     return file
 
 
+def max_unpacked_bytes(path: Path) -> int:
+    return path.stat().st_size * MAX_RATIO + _FREE_BYTES
+
+
+def bomb_message(path: Path, fix: str) -> str:
+    return f"{path}: unpacks to more than {MAX_RATIO} times its size, as no real rows do; {fix}"
+
+
 class _Source(Protocol):
     def read(self, n_bytes: int, /) -> bytes: ...
 
@@ -60,7 +68,7 @@ class _Unpacked(io.RawIOBase):
         self._path = path
         self._file = file
         self._source = source
-        self._left = path.stat().st_size * MAX_RATIO + _FREE_BYTES
+        self._left = max_unpacked_bytes(path)
 
     def readable(self) -> bool:
         return True
@@ -73,10 +81,7 @@ class _Unpacked(io.RawIOBase):
             raise DataError(f"{self._path}: its packed data is cut off or broken ({error}); fetch it again") from None
         self._left -= len(data)
         if self._left < 0:
-            raise DataError(
-                f"{self._path}: unpacks to more than {MAX_RATIO} times its size, as no real rows do; unpack it by hand"
-                " and look at it"
-            )
+            raise DataError(bomb_message(self._path, "unpack it by hand and look at it"))
         view[: len(data)] = data
         return len(data)
 
