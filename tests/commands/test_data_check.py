@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -69,6 +70,19 @@ def test_every_row_is_read_and_counted_by_the_rule_that_rejects_it(
     assert [words.split() for words in printed.splitlines() if words.startswith(" characters")] == [
         ["characters", "16", "80", "90", "90"]
     ]
+
+
+def test_an_element_of_a_json_list_has_one_number_and_it_is_no_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "pretty.json"
+    path.write_text(json.dumps([ROWS[0], ROWS[3], ROWS[1]], indent=1), encoding="utf-8")
+    assert check(path) == 3
+    printed = capsys.readouterr().out
+    assert "pretty.json[2] completion is a number" in printed
+    assert "pretty.json[3] a copy of pretty.json[1]" in printed
+    assert "1 of pretty.json[1]: pretty.json[3]" in printed
+    assert re.search(r"pretty\.json:[0-9]", printed) is None
 
 
 def test_a_file_without_a_bad_row_ends_with_0(file: Path) -> None:

@@ -132,6 +132,14 @@ def test_a_utf16_file_is_an_error_and_a_bom_is_no_problem(ingest_bytes: IngestBy
     assert len(ingest_bytes(b"\xef\xbb\xbf" + GOOD).examples) == 1
 
 
+@pytest.mark.parametrize("order", ["le", "be"])
+def test_a_utf32_file_with_its_mark_is_an_error_whose_advice_works(order: str, ingest_bytes: IngestBytes) -> None:
+    content = ("\ufeff" + GOOD.decode()).encode(f"utf-32-{order}")
+    with pytest.raises(DataError, match=r"rows\.jsonl: is UTF-32; convert it: iconv -f UTF-32 -t UTF-8$"):
+        ingest_bytes(content)
+    assert content.decode("utf-32").encode() == GOOD  # what iconv does with that name
+
+
 def test_a_line_of_200_megabytes_is_rejected_in_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     with path.open("wb") as file:
@@ -209,6 +217,16 @@ def test_a_gzip_bomb_is_an_error_whether_it_is_one_line_or_many(line_end: bytes,
     assert len(bomb) < 5 * 10 * 2**20 / MAX_RATIO / 3
     with pytest.raises(DataError, match=rf"^rows\.jsonl\.gz: unpacks to more than {MAX_RATIO} times its size"):
         ingest_bytes(bomb, "jsonl.gz", chosen="text")
+
+
+def test_zst_data_behind_a_frame_to_skip_is_read(tmp_path: Path) -> None:
+    skipped = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"size"  # as pzstd begins every piece
+    for number, packed in enumerate(
+        (skipped + zstd(GOOD + b"\n"), skipped + zstd(GOOD[:9]) + skipped + zstd(GOOD[9:]))
+    ):
+        path = tmp_path / f"rows{number}.jsonl.zst"
+        path.write_bytes(packed)
+        assert [row.value for row in read_rows(path) if isinstance(row, Row)] == [json.loads(GOOD)]
 
 
 def _zip() -> bytes:
@@ -323,6 +341,13 @@ def test_a_glob_takes_its_files_by_path_and_names_the_file_of_each_row(
     assert result.examples[1].place == "own/a/z.jsonl:1"
     assert result.notes[0].endswith("; 3 files")
     assert [row.file for row in ingest_sources(make_source(path="data/a/z.jsonl")).examples] == [""]
+
+
+def test_a_bracket_in_a_glob_stands_for_itself(tmp_path: Path) -> None:
+    for name in ("rows[1]-a.jsonl", "rows1-a.jsonl"):
+        (tmp_path / name).write_bytes(GOOD)
+    found = located(str(tmp_path / "rows[1]*.jsonl"), "data.sources[0].path", tmp_path)
+    assert [file.label for file in found] == ["rows[1]-a.jsonl"]
 
 
 LINE = st.one_of(

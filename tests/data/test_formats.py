@@ -1,6 +1,9 @@
 """Formats at the door, and the shape that a conversation must have behind it."""
 
+import csv
+import io
 import json
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -161,8 +164,10 @@ def test_auto_finds_the_format_by_its_keys_and_says_so(
 ) -> None:
     ingested: Collected = ingest_bytes(jsonl({**row, "id": 7}))
     assert ingested.examples[0].messages == expected
+    unread = {key for turn in row.get("messages", []) for key in turn} & {"name", "tool_call_id"}
+    left_out = ", ".join(["id", *sorted(f"messages[].{key}" for key in unread)])
     assert ingested.notes == [
-        f"own: format {chosen} (found by its keys); 1 of the first 1 rows look like it; keys left out: id"
+        f"own: format {chosen} (found by its keys); 1 of the first 1 rows look like it; keys left out: {left_out}"
     ]
 
 
@@ -415,8 +420,33 @@ def test_a_labelled_answer_is_found_and_never_learned_from_as_a_good_one(
 def test_labels_that_may_mean_good_and_bad_reject_the_row_instead_of_being_ignored(ingest_bytes: IngestBytes) -> None:
     ingested = ingest_bytes(jsonl({"prompt": "a", "completion": "b", "label": 0}))
     assert (len(ingested.examples), len(ingested.rejected)) == (0, 1)
-    other = ingest_bytes(jsonl({"prompt": "a", "completion": "b", "label": "sports"}))
-    assert (other.examples[0].kind, other.notes[0][-22:]) == ("conversation", "; keys left out: label")
+    other = jsonl({"prompt": "a", "completion": "b", "label": "sports"})
+    (reason,) = ingest_bytes(other).reasons
+    assert "label is 'sports'" in reason
+    assert "set format: prompt_completion" in reason
+    assert "in columns" in reason
+    said_so = ingest_bytes(other, chosen="prompt_completion")
+    assert (said_so.examples[0].kind, said_so.notes[0][-22:]) == ("conversation", "; keys left out: label")
+    assert ingest_bytes(other, meta_fields=["label"]).examples[0].meta == {"label": "sports"}
+    renamed = ingest_bytes(jsonl({"text": "a", "label": "b"}), columns={"prompt": "text", "completion": "label"})
+    assert renamed.examples[0].messages == ASKED + BETTER
+
+
+@pytest.mark.parametrize("word", ["0", "1", "good", "bad", "-1"])
+def test_a_csv_label_in_other_words_than_true_and_false_is_never_learned_from(
+    word: str, ingest_bytes: IngestBytes
+) -> None:
+    ingested = ingest_bytes(f"prompt,completion,label\na,b,{word}\n".encode(), "csv")
+    assert ingested.examples == []
+    assert repr(word) in ingested.reasons[0]
+    assert ingest_bytes(b"prompt,completion,label\na,b,FALSE\n", "csv").examples[0].label is False
+
+
+def test_a_few_labelled_rows_among_others_are_not_learned_from_as_good_ones(ingest_bytes: IngestBytes) -> None:
+    rows = [{"prompt": "a", "completion": "b"}] * 3 + [{"prompt": "a", "completion": "c", "label": False}]
+    ingested = ingest_bytes(jsonl(*rows, {"prompt": "a", "completion": "b", "label": None}))
+    assert [example.line for example in ingested.examples] == [1, 2, 3, 5]
+    assert ingested.reasons[0].startswith("rows.jsonl:4: label is False")
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -577,6 +607,133 @@ def test_a_system_text_that_is_repeated_or_blank_is_there_once(ingest_bytes: Ing
     for text in ("s", " "):
         row = {"system": "s", "messages": [{"role": "system", "content": text}, *ANSWER]}
         assert ingest_bytes(jsonl(row)).examples[0].messages[:2] == turns(("system", "s"), ("user", "a"))
+
+
+MESSAGES: dict[str, dict[str, Any]] = {
+    "openai": {"messages": [*DIALOGUE, {"role": "assistant", "content": "b"}]},
+    "sharegpt": {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
+    "preference": {"prompt": "a", "chosen": [{"role": "assistant", "content": "b"}], "rejected": "c"},
+    "preference of dialogues": {
+        "prompt": "a",
+        "chosen": [*DIALOGUE, {"role": "assistant", "content": "b"}],
+        "rejected": [*DIALOGUE, {"role": "assistant", "content": "c"}],
+    },
+    "preference, sharegpt": {
+        "conversations": [{"from": "human", "value": "a"}],
+        "chosen": {"from": "gpt", "value": "b"},
+        "rejected": {"from": "gpt", "value": "c"},
+    },
+    "kto": {"messages": [*DIALOGUE, {"role": "assistant", "content": "b"}], "label": "true"},
+    "prompt": {"messages": DIALOGUE},
+    "prompt_completion": {"prompt": DIALOGUE, "completion": [{"role": "assistant", "content": "b"}]},
+    "alpaca": {"instruction": "a", "output": "b", "history": [["x", "y"]]},
+}
+
+
+def packed(row: dict[str, Any], container: str) -> bytes:
+    as_texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in row.items()}
+    match container:
+        case "csv":
+            writer = csv.DictWriter(file := io.StringIO(), row)
+            writer.writeheader()
+            writer.writerow(as_texts)
+            return file.getvalue().encode()
+        case "parquet":
+            import pyarrow.parquet  # type: ignore[import-untyped]  # no stubs
+
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist([as_texts]), data := io.BytesIO())
+            return data.getvalue()
+    return jsonl(as_texts)
+
+
+@pytest.mark.parametrize("container", ["csv", "parquet", "jsonl"])
+@pytest.mark.parametrize("name", MESSAGES)
+def test_messages_as_json_text_are_the_messages_in_every_container(
+    name: str, container: str, ingest_bytes: IngestBytes
+) -> None:
+    row = MESSAGES[name]
+    expected, found = ingest_bytes(jsonl(row)), ingest_bytes(packed(row, container), container)
+    assert (found.reasons, len(found.examples)) == ([], 1)
+    assert replace(found.examples[0], line=0) == replace(expected.examples[0], line=0)
+    assert found.notes == expected.notes
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"role": "Engineer", "content": "b"}',
+        '[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]',
+        '[{"from": "Berlin", "to": "Rome"}]',
+        '[{"role": "assistant", "content": ',
+    ],
+)
+def test_an_answer_that_is_json_of_its_own_stays_the_text_that_it_is(answer: str, ingest_bytes: IngestBytes) -> None:
+    (example,) = ingest_bytes(jsonl({"prompt": "x", "completion": answer})).examples
+    assert example.messages == turns(("user", "x"), ("assistant", answer))
+    (pair,) = ingest_bytes(jsonl({"prompt": "x", "chosen": answer, "rejected": "c"})).examples
+    assert pair.chosen == turns(("assistant", answer))
+
+
+def test_text_and_calls_of_one_turn_are_one_message_as_openai_has_them(ingest_bytes: IngestBytes) -> None:
+    calls = [{"name": name, "arguments": {"x": 1}} for name in ("f", "g")]
+    spoken = [("human", "a"), ("gpt", "hm"), *(("function_call", json.dumps(call)) for call in calls)]
+    spoken += [("observation", "1"), ("observation", "2"), ("gpt", "b")]
+    ours = ingest_bytes(jsonl({"conversations": [{"from": name, "value": value} for name, value in spoken]}))
+    rows = [
+        *DIALOGUE,
+        {"role": "assistant", "content": "hm", "tool_calls": calls},
+        {"role": "tool", "content": "1"},
+        {"role": "tool", "content": "2"},
+        {"role": "assistant", "content": "b"},
+    ]
+    assert ours.reasons == []
+    assert ours.examples == ingest_bytes(jsonl({"messages": rows})).examples
+
+
+def test_two_texts_in_a_row_or_a_text_behind_its_call_are_still_out_of_turn(ingest_bytes: IngestBytes) -> None:
+    call = {"from": "function_call", "value": '{"name": "f", "arguments": {}}'}
+    asked, answer = {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}
+    for turn in (answer, call):
+        (reason,) = ingest_bytes(jsonl({"conversations": [asked, turn, answer]})).reasons
+        assert "assistant follows assistant" in reason
+
+
+def test_keys_of_messages_that_nothing_reads_are_named_and_null_ones_are_not(ingest_bytes: IngestBytes) -> None:
+    answer = {"role": "assistant", "content": "b", "reasoning_content": "hm", "name": None, "weight": 1}
+    ingested = ingest_bytes(jsonl({"talk": [*DIALOGUE, answer]}), columns={"messages": "talk"})
+    assert ingested.examples[0].messages == ASKED + BETTER
+    assert ingested.notes[0].endswith("; keys left out: talk[].reasoning_content")
+    pair = {"prompt": "a", "chosen": {"from": "gpt", "value": "b", "model": "m"}, "rejected": "c"}
+    assert ingest_bytes(jsonl(pair)).notes[0].endswith("; keys left out: chosen[].model")
+
+
+@pytest.mark.parametrize("weight", [0.5, 2, "1", False])
+def test_a_weight_other_than_one_rejects_the_row(weight: Any, ingest_bytes: IngestBytes) -> None:
+    row = {"messages": [*DIALOGUE, {"role": "assistant", "content": "b", "weight": weight}]}
+    assert f"message 2: weight {weight} is not supported, only 1" in ingest_bytes(jsonl(row)).reasons[0]
+    row["messages"][1]["weight"] = 1
+    assert len(ingest_bytes(jsonl(row)).examples) == 1
+
+
+@pytest.mark.parametrize("prompt", ["\n\nHuman: x\n\nAssistant: y\n\nHuman: a\n\nAssistant:", "Human: a\n\nAssistant:"])
+def test_a_prompt_written_with_speakers_is_the_dialogue_and_ends_before_the_answer(
+    prompt: str, ingest_bytes: IngestBytes
+) -> None:
+    asked = (turns(("user", "x"), ("assistant", "y")) if "x" in prompt else ()) + ASKED
+    for before in ("", prompt):  # answers, and whole dialogues
+        row = {"prompt": prompt, "chosen": f"{before} b", "rejected": f"{before} c"}
+        (pair,) = ingest_bytes(jsonl(row)).examples
+        assert (pair.messages, pair.chosen, pair.rejected) == (asked, BETTER, WORSE)
+    assert ingest_bytes(jsonl({"prompt": prompt})).examples[0].messages == asked
+    assert ingest_bytes(jsonl({"prompt": prompt, "completion": " b"})).examples[0].messages == asked + BETTER
+
+
+@pytest.mark.parametrize(
+    "prompt", ["Human: who says that?", "Assistant: a definition?", "Say\n\nHuman: a\n\nAssistant:"]
+)
+def test_a_prompt_that_only_mentions_speakers_is_one_message(prompt: str, ingest_bytes: IngestBytes) -> None:
+    (pair,) = ingest_bytes(jsonl({"prompt": prompt, "chosen": " b", "rejected": "c"})).examples
+    assert (pair.messages, pair.chosen) == (turns(("user", prompt)), turns(("assistant", " b")))
 
 
 def test_weight_zero_and_parts_that_are_no_text_reject_the_row(ingest_bytes: IngestBytes) -> None:

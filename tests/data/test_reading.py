@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneline.data import json_array
+from tuneline.data.compressed import MAX_RATIO
 from tuneline.data.reading import read_rows
 from tuneline.data.rows import MAX_ROW_BYTES, BadRow, Row
 from tuneline.errors import DataError
@@ -414,3 +415,27 @@ def test_parquet_values_that_python_cannot_hold_reject_their_row(tmp_path: Path)
     assert isinstance(first, Row)
     assert isinstance(big, BadRow)
     assert isinstance(last, Row)
+
+
+@pytest.mark.parametrize("in_list", [False, True])
+def test_a_parquet_bomb_is_an_error_before_it_fills_the_memory(in_list: bool, tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    text = "a" * 200_000
+    path = tmp_path / "rows.parquet"
+    column = [[{"content": text}] if in_list else text] * 1024
+    pyarrow.parquet.write_table(pyarrow.table({"text": column}), path, compression="zstd")
+    assert path.stat().st_size < 20_000
+    read = read_rows(path)
+    assert [next(read).line for _ in range(16)] == list(range(1, 17))  # little at a time: a few come before the error
+    with pytest.raises(DataError, match=rf"rows\.parquet: unpacks to more than {MAX_RATIO} times its size"):
+        list(read)
+
+
+def test_parquet_rows_are_the_same_across_batches(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    write_parquet(path, {"text": [str(number) for number in range(1000)]})
+    assert [(row.line, row.value) for row in read_rows(path) if isinstance(row, Row)] == [
+        (number + 1, {"text": str(number)}) for number in range(1000)
+    ]

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tuneline.config.schema import SourceConfig
+from tuneline.data.pii import mask
 from tuneline.data.records import Example, Rejected
 from tuneline.errors import DataError
 
 _REASON_CHARS = 200
+_MASKED_CHARS = 2000  # more than is shown, so that nothing shown is the cut-off half of an address
 
 
 @dataclass(slots=True)
@@ -19,7 +21,7 @@ class Tally:
     kept: Counter[str] = field(default_factory=Counter)  # by source
     rejected: Counter[tuple[str, str]] = field(default_factory=Counter)  # by source and rule
     changed: Counter[str] = field(default_factory=Counter)  # what rules mended, by kind
-    first: dict[str, str] = field(default_factory=dict)  # rule -> the first row it rejected, and why
+    first: dict[str, tuple[str, str]] = field(default_factory=dict)  # rule -> the first row it rejected, and why
 
     def keep(self, example: Example) -> None:
         self.kept[example.source] += 1
@@ -27,7 +29,7 @@ class Tally:
     def reject(self, row: Rejected) -> None:
         self.rejected[row.source, row.rule] += 1
         if row.rule not in self.first:
-            self.first[row.rule] = f"{row.source}:{row.line} ({row.reason[:_REASON_CHARS]})"
+            self.first[row.rule] = row.place, row.reason[:_MASKED_CHARS]
 
     def add(self, later: "Tally") -> None:
         """Take in the tally of rows behind those counted so far."""
@@ -92,4 +94,5 @@ class Tally:
         if not self.rejected:
             return ""
         rule, n_rows = self.by_rule().most_common(1)[0]
-        return f"most often {rule} ({n_rows}), first {self.first[rule]};"
+        place, reason = self.first[rule]
+        return f"most often {rule} ({n_rows}), first {place} ({mask(reason)[:_REASON_CHARS]});"

@@ -11,12 +11,19 @@ from tuneline.data.conversation import (
     with_system_prompt,
     with_task_prefix,
 )
+from tuneline.data.detecting import check_no_label
 from tuneline.data.formats import USED_KEYS, Content, Format, adapt
+from tuneline.data.messages import unread_keys
 from tuneline.data.records import Example, Json, Message, Rejected, with_id
 from tuneline.data.rows import BadRow, Row
 from tuneline.errors import DataError
 
 RULES = ("reader", "format", "conversation")  # why a row can be rejected here, in the order of the checks
+
+_HOLD_MESSAGES = {
+    name: sorted(keys & {"messages", "conversations", "prompt", "completion", "chosen", "rejected"})
+    for name, keys in USED_KEYS.items()
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,7 @@ class Adapter:
     meta_fields: tuple[str, ...]
     system_prompt: str | None
     task_prefix: str | None
+    is_found: bool  # the format, by the keys of most of the first rows; False: the user says so
 
     def outcome(self, row: Row | BadRow, file: str) -> Example | Rejected:
         """The row, of which nothing is lost; `file` is its Example.file."""
@@ -40,12 +48,23 @@ class Adapter:
             return self._rejected(row, file, problem.rule, str(problem))
 
     def left_out(self, row: Row) -> set[str]:
-        """Keys of the row that nothing reads."""
-        used = {self.columns.get(key, key) for key in USED_KEYS[self.format]}
-        return row.value.keys() - used - set(self.meta_fields)
+        """Keys that nothing reads: of the row, and of messages in it (messages[].name)."""
+        used = USED_KEYS[self.format]
+        if self.columns:
+            used = frozenset(self.columns.get(key, key) for key in used)
+        left_out = row.value.keys() - used
+        left_out.difference_update(self.meta_fields)
+        for ours in _HOLD_MESSAGES[self.format]:
+            key = self.columns.get(ours, ours)
+            if key in row.value:
+                left_out.update(f"{key}[].{name}" for name in unread_keys(row.value[key]))
+        return left_out
 
     def _example(self, row: Row, file: str) -> Example:
-        content = adapt(renamed(row.value, self.columns), self.format)
+        fields = renamed(row.value, self.columns)
+        if self.is_found and "label" in fields and "label" not in self.meta_fields:
+            check_no_label(fields, self.format)
+        content = adapt(fields, self.format)
         example = Example(
             id="",
             source=self.source,

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 MAX_RATIO = 250
 _FREE_BYTES = 2**24
 _BUFFER_BYTES = 2**18
-_MAGIC = {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd"}
+_MAGIC = {
+    ".gz": re.compile(rb"\x1f\x8b"),
+    ".zst": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),  # or a frame to skip, with which pzstd begins
+}
 
 
 def unpacked_suffix(path: Path) -> str:
@@ -45,6 +49,14 @@ def open_bytes(path: Path) -> BinaryIO:
     return file
 
 
+def max_unpacked_bytes(path: Path) -> int:
+    return path.stat().st_size * MAX_RATIO + _FREE_BYTES
+
+
+def bomb_message(path: Path, fix: str) -> str:
+    return f"{path}: unpacks to more than {MAX_RATIO} times its size, as no real rows do; {fix}"
+
+
 class _Source(Protocol):
     def read(self, n_bytes: int, /) -> bytes: ...
 
@@ -56,7 +68,7 @@ class _Unpacked(io.RawIOBase):
         self._path = path
         self._file = file
         self._source = source
-        self._left = path.stat().st_size * MAX_RATIO + _FREE_BYTES
+        self._left = max_unpacked_bytes(path)
 
     def readable(self) -> bool:
         return True
@@ -69,10 +81,7 @@ class _Unpacked(io.RawIOBase):
             raise DataError(f"{self._path}: its packed data is cut off or broken ({error}); fetch it again") from None
         self._left -= len(data)
         if self._left < 0:
-            raise DataError(
-                f"{self._path}: unpacks to more than {MAX_RATIO} times its size, as no real rows do; unpack it by hand"
-                " and look at it"
-            )
+            raise DataError(bomb_message(self._path, "unpack it by hand and look at it"))
         view[: len(data)] = data
         return len(data)
 
@@ -93,6 +102,6 @@ def _check_magic(path: Path, file: BinaryIO) -> None:
     suffix = path.suffix.lower()
     head = file.read(4)
     file.seek(0)
-    if not head.startswith(_MAGIC[suffix]):
+    if not _MAGIC[suffix].match(head):
         file.close()
         raise DataError(f"{path}: is no {suffix} file; name it by what it is, or fetch it again")

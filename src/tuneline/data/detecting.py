@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from tuneline.data.fields import Fields, listed
+from tuneline.data.conversation import RowProblem
+from tuneline.data.fields import Fields, listed, opened_list
 from tuneline.data.formats import USED_KEYS, Format
 from tuneline.data.records import Json
 from tuneline.errors import DataError
 
+_WITH_ANSWERS = ("alpaca", "sharegpt", "openai", "prompt_completion")
 _WAITING = ("user", "human", "tool", "observation")  # whoever speaks last wants an answer
 
 
@@ -45,6 +47,18 @@ def format_of(row: Fields) -> Format | None:
     return _format_of_texts(row)
 
 
+def check_no_label(row: Fields, found: Format) -> None:
+    """Raises `RowProblem` for a label where the format was found and has none: it may say that the answer is bad."""
+    value = row.get("label")
+    if value is None or value == "" or found not in _WITH_ANSWERS:
+        return
+    raise RowProblem(
+        "format",
+        f"label is {value!r:.40}, and format {found}, which was found, learns a bad answer like a good one; write true"
+        f" or false for format kto, name the key that says so in columns, or set format: {found} to leave label out",
+    )
+
+
 def _format_of_texts(row: Fields) -> Format | None:
     if {"prompt", "completion"} <= row.keys():
         return "prompt_completion"
@@ -60,18 +74,25 @@ def _is_alpaca(row: Fields) -> bool:
 
 
 def _has_label(row: Fields) -> bool:
-    """True for what may mean good or bad; 0 and 1 too, which the adapter then refuses instead of ignoring them."""
+    """True for what may mean good or bad; 0 and 1 too, which the adapter then refuses instead of ignoring them.
+
+    In CSV all of them are texts.
+    """
     if "kto_tag" in row:
         return True
     match row.get("label"):
         case bool() | 0 | 1:
             return True
         case str(word):
-            return word.lower() in ("true", "false")
+            return word.strip().lower() in ("true", "false", "0", "1")
     return False
 
 
 def _waits(turns: Json) -> bool:
+    try:
+        turns = opened_list(turns, "messages")
+    except RowProblem:
+        return False
     match turns:
         case [*_, {"role": str(speaker)} | {"from": str(speaker)}]:
             return speaker in _WAITING

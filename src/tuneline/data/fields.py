@@ -54,6 +54,11 @@ def opened(value: Json, place: str) -> Json:
         raise RowProblem("format", f"{place}: {error}") from None
 
 
+def opened_list(value: Json, place: str) -> Json:
+    """`opened` for a text that begins as a list or an object does: CSV has no other way to hold one."""
+    return opened(value, place) if isinstance(value, str) and value.lstrip()[:1] in ("[", "{") else value
+
+
 def listed(fields: Fields) -> str:
     """Its keys, for messages: the first 12, long or unprintable ones as the beginning of an ASCII literal."""
     shown = (key if key.isprintable() and len(key) <= _SHOWN_CHARS else f"{key!a:.{_SHOWN_CHARS}}" for key in fields)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tuneline.data.conversation import RowProblem
-from tuneline.data.fields import Fields, listed, optional_text, present, text
-from tuneline.data.messages import messages, tools, turns
+from tuneline.data.fields import Fields, listed, opened_list, optional_text, present, text
+from tuneline.data.messages import asked_turns, behind, messages, tools, turns
 from tuneline.data.pairs import pair
 from tuneline.data.records import Json, Message
 from tuneline.data.rows import kind_of
@@ -95,7 +95,8 @@ def alpaca(row: Fields) -> tuple[Message, ...]:
 def prompt_completion(row: Fields) -> tuple[Message, ...]:
     """prompt and completion, each a text or a list of messages."""
     prompt, completion = present(row, "prompt"), present(row, "completion")
-    return turns(prompt, "prompt", "user") + turns(completion, "completion", "assistant")
+    answer = behind(prompt, completion) if isinstance(completion, str) else completion
+    return asked_turns(prompt, "prompt") + turns(answer, "completion", "assistant")
 
 
 def html(row: Fields) -> str:
@@ -109,7 +110,7 @@ def html(row: Fields) -> str:
 def asked(row: Fields) -> tuple[Message, ...] | None:
     """What an answer is wanted for: prompt, conversations, messages, or history, instruction, input; None for none."""
     if "prompt" in row:
-        return turns(row["prompt"], "prompt", "user")
+        return asked_turns(row["prompt"], "prompt")
     for key in ("conversations", "messages"):
         if key in row:
             return _list_of_messages(row, key)
@@ -132,14 +133,14 @@ def label(row: Fields) -> bool:
     match present(row, key):
         case bool(value):
             return value
-        case str(word) if word.lower() in ("true", "false"):
-            return word.lower() == "true"
+        case str(word) if word.strip().lower() in ("true", "false"):
+            return word.strip().lower() == "true"
         case value:
-            raise RowProblem("format", f"{key} is {kind_of(value)}; true or false is expected")
+            raise RowProblem("format", f"{key} is {kind_of(value)}; true or false is expected, not {value!r:.40}")
 
 
 def _list_of_messages(row: Fields, key: str) -> tuple[Message, ...]:
-    return messages(present(row, key), key)
+    return messages(opened_list(present(row, key), key), key)
 
 
 def _instruction(row: Fields) -> Message:
@@ -166,7 +167,7 @@ def _behind_system(row: Fields, found: tuple[Message, ...]) -> tuple[Message, ..
 
 def _history(row: Fields) -> tuple[Message, ...]:
     found: list[Message] = []
-    pairs = row.get("history") or []
+    pairs = opened_list(row.get("history") or [], "history")
     if not isinstance(pairs, list):
         raise RowProblem("format", f"history is {kind_of(pairs)}; a list of [question, answer] is expected")
     for item in pairs:

@@ -31,7 +31,8 @@ def _found(path: str, key: str, folder: Path) -> list[Located]:
     fixed, pattern = _divided(Path(path))
     if not pattern:
         return [_checked(Located(fixed, ""), key, folder)]
-    found = [_relative(match, fixed) for match in fixed.glob(pattern) if match.is_file()]
+    matches = fixed.glob(pattern.replace("[", "[[]"))  # a bracket stands for itself, as in a path without * and ?
+    found = [_relative(match, fixed) for match in matches if match.is_file()]
     found = sorted((file for file in found if not _is_hidden(file.label)), key=lambda file: file.label)
     if not found:
         raise DataError(f"{path}: matches no file; put some there, or `dvc pull` them, or change {key}")

@@ -84,7 +84,13 @@ def _opened(
     check_columns(source.columns, chosen, rows, key)
     system_prompt = additions.system_prompt if source.system_prompt is None else source.system_prompt
     adapter = Adapter(
-        source.name, chosen, dict(source.columns), tuple(additions.meta_fields), system_prompt, source.task_prefix
+        source=source.name,
+        format=chosen,
+        columns=dict(source.columns),
+        meta_fields=tuple(additions.meta_fields),
+        system_prompt=system_prompt,
+        task_prefix=source.task_prefix,
+        is_found=source.format == "auto",
     )
     note = f"{source.name}: format {chosen} ({how}); {n_fitting} of the first {len(first)} rows look like it{files}"
     return Opened(adapter, parts, note)

@@ -1,17 +1,13 @@
 """Preference pairs: what was asked, a better answer and a worse one, in the ways that data sets write them."""
 
-import re
-from itertools import pairwise
 from typing import TypeAlias
 
 from tuneline.data.conversation import RowProblem
 from tuneline.data.fields import Fields, listed, present
-from tuneline.data.messages import turns
+from tuneline.data.messages import behind, is_spoken, messages_in, spoken, turns
 from tuneline.data.records import Message
 
 Turns: TypeAlias = tuple[Message, ...]
-
-_SPEAKER = re.compile(r"(?:\A\n*|\n\n)(Human|Assistant): ?")  # hh-rlhf writes a dialogue as one text
 
 
 def pair(row: Fields, prompt: Turns) -> tuple[Turns, Turns, Turns]:
@@ -37,19 +33,16 @@ def pair(row: Fields, prompt: Turns) -> tuple[Turns, Turns, Turns]:
 
 
 def _side(row: Fields, key: str, prompt: Turns) -> Turns:
-    value = present(row, key)
-    if isinstance(value, str) and not prompt and _SPEAKER.match(value):
-        return _dialogue(value)
-    return turns(value, key, "assistant")
-
-
-def _dialogue(text: str) -> Turns:
-    speakers = list(_SPEAKER.finditer(text))
-    ends = [following.start() for _, following in pairwise(speakers)] + [len(text)]
-    return tuple(
-        Message("user" if speaker[1] == "Human" else "assistant", text[speaker.end() : end])
-        for speaker, end in zip(speakers, ends, strict=True)
-    )
+    """One answer or dialogue, which may be one text: with speakers where the prompt has them or is none, or as JSON."""
+    value, asked = present(row, key), row.get("prompt")
+    if not isinstance(value, str):
+        return turns(value, key, "assistant")
+    if not prompt or (isinstance(asked, str) and is_spoken(asked)):
+        if said := spoken(value):
+            return said
+        value = behind(asked, value)
+    whole = messages_in(value, key)
+    return whole if _is_dialogue(whole) and _holds(whole, prompt) else turns(value, key, "assistant")
 
 
 def _is_dialogue(side: Turns) -> bool:

@@ -91,6 +91,11 @@ class Rejected:
     row: Json  # as read; the raw text where it is not acceptable JSON
     file: str = ""  # see Example.file
 
+    @property
+    def place(self) -> str:
+        """As Example.place."""
+        return place_of(self.source, self.file, self.line)
+
 
 def with_id(example: Example) -> Example:
     """The example with the id of its content."""

@@ -15,6 +15,8 @@ SHOWN_CHARS = 1000  # of an oversized line kept beside its reason
 _BOM = b"\xef\xbb\xbf"
 _HEAD_BYTES = 512  # enough for the mark of a tar archive
 _NOT_UTF8_TEXT = {  # first bytes of a file -> what it is, and the fix
+    b"\xff\xfe\0\0": "is UTF-32; convert it: iconv -f UTF-32 -t UTF-8",  # begins like UTF-16, so it comes first
+    b"\0\0\xfe\xff": "is UTF-32; convert it: iconv -f UTF-32 -t UTF-8",
     b"\xff\xfe": "is UTF-16; convert it: iconv -f UTF-16 -t UTF-8",
     b"\xfe\xff": "is UTF-16; convert it: iconv -f UTF-16 -t UTF-8",
     b"\x1f\x8b": "is packed with gzip; let its name end in .gz",

@@ -1,7 +1,7 @@
 """Rows of CSV and Parquet files, as strict as the JSON reader."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -12,7 +12,7 @@ from shutil import copyfileobj
 from tempfile import TemporaryFile
 from typing import BinaryIO, Protocol
 
-from tuneline.data.compressed import is_packed, open_bytes
+from tuneline.data.compressed import bomb_message, is_packed, max_unpacked_bytes, open_bytes
 from tuneline.data.records import Json
 from tuneline.data.rows import (
     MAX_ROW_BYTES,
@@ -27,7 +27,8 @@ from tuneline.data.rows import (
 )
 from tuneline.errors import DataError
 
-_BATCH_ROWS = 1024
+# Rows that repeat one text are tiny in the file, and each is as large as its text once it is read.
+_BATCH_ROWS = 32
 # of values with no counterpart in Python: years beyond 9999, unknown time zones, bytes as text
 _CONVERSION_ERRORS = (ValueError, OverflowError, LookupError)
 
@@ -162,12 +163,22 @@ def read_parquet(path: Path) -> Iterator[Row | BadRow]:
     try:
         with _seekable(path) as stream, pyarrow.parquet.ParquetFile(stream) as file:
             _check_columns(path, file.schema_arrow.names)
-            batches = file.iter_batches(batch_size=_BATCH_ROWS)
+            batches = _no_bomb(path, file.iter_batches(batch_size=_BATCH_ROWS))
             values = (value for batch in batches for part in _small(batch) for value in _values(part))
             for number, value in enumerate(values, 1):
                 yield _table_row(number, f"{path}:{number}", value)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
+
+
+def _no_bomb(path: Path, batches: Iterable["_Table"]) -> Iterator["_Table"]:
+    """The batches. Raises `DataError` when they are more than the file can hold, as `compressed` does."""
+    n_left = max_unpacked_bytes(path)
+    for batch in batches:
+        n_left -= batch.nbytes
+        if n_left < 0:
+            raise DataError(bomb_message(path, "write it again as .jsonl if its rows really repeat that much"))
+        yield batch
 
 
 class _Table(Protocol):

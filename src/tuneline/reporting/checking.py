@@ -1,7 +1,8 @@
 """A file on trial: read strictly, its format detected, every rule applied, and nothing written that stays."""
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,12 +13,13 @@ from tuneline.config.schema import CleanConfig, SourceConfig, SourceFormat
 from tuneline.data import cleaning, ingesting
 from tuneline.data.accounting import Tally
 from tuneline.data.adapting import RULES
+from tuneline.data.compressed import unpacked_suffix
 from tuneline.data.opening import Additions
 from tuneline.data.parallel import n_cores
 from tuneline.data.records import Rejected, iterate_examples, iterate_rejected
 from tuneline.data.row_rules import row_rules
 from tuneline.data.writing import Outputs
-from tuneline.reporting.clusters import Clusters, collect, read_clusters
+from tuneline.reporting.clusters import Cluster, Clusters, collect, read_clusters
 from tuneline.reporting.lengths import LengthCounts, add_lengths, batches, no_lengths
 from tuneline.reporting.sample import Shown, as_shown
 
@@ -81,7 +83,7 @@ def check_file(
         outputs = Outputs(folder / "clean.jsonl", folder / "rejected.jsonl", folder / "clusters.jsonl")
         shown = partial(watched, what="clean")
         cleaned = cleaning.clean_files([read.examples], outputs, [source], rules, shown, _accept)
-        found = Checked(ingested.notes, ingested.tally, cleaned, collect(read_clusters(outputs.clusters)))
+        found = Checked(ingested.notes, ingested.tally, cleaned, collect(_clusters(outputs.clusters, path)))
         _look_at_rows(found, read.examples)
         for rejected in (read.rejected, outputs.rejected):
             _look_at_rejected(found, iterate_rejected(rejected), n_shown, path)
@@ -118,5 +120,20 @@ def _look_at_rows(found: Checked, path: Path) -> None:
 def _look_at_rejected(found: Checked, rows: Iterable[Rejected], n_shown: int, path: Path) -> None:
     for row in rows:
         if len(found.first[row.rule]) < n_shown:
-            reason = row.reason.removeprefix(f"{path}:{row.line}: ")  # the place is shown beside it
-            found.first[row.rule].append(as_shown(replace(row, reason=reason)))
+            # the place is shown beside it; where a file has elements, their line is another number
+            reason = re.sub(rf"^{re.escape(str(path))}:[0-9]+: ", "", row.reason)
+            shown = as_shown(replace(row, reason=_by_element(reason, path)))
+            found.first[row.rule].append(replace(shown, place=_by_element(shown.place, path)))
+
+
+def _clusters(clusters: Path, path: Path) -> Iterator[Cluster]:
+    for found in read_clusters(clusters):
+        copies = tuple(_by_element(place, path) for place in found.copies)
+        yield replace(found, kept=_by_element(found.kept, path), copies=copies)
+
+
+def _by_element(text: str, path: Path) -> str:
+    """The text with places in a .json file as rows.json[2], which nobody takes for a line."""
+    if unpacked_suffix(path) != ".json":
+        return text
+    return re.sub(rf"(?<!\S){re.escape(path.name)}:([0-9]+)(?!\S)", lambda place: f"{path.name}[{place[1]}]", text)

@@ -29,7 +29,7 @@ class Shown:
 
 def as_shown(row: Rejected) -> Shown:
     """The row with everything masked, shortened and spelled out."""
-    return Shown(row.stage, row.rule, _place(row), shown(row.reason), shown(row.row))
+    return Shown(row.stage, row.rule, shortened(escaped(row.place)), shown(row.reason), shown(row.row))
 
 
 _Order: TypeAlias = tuple[str, str, int, str]  # place and reason
@@ -89,11 +89,6 @@ def _content_hash(row: Rejected) -> str:
     if isinstance(content, dict):
         content = {key: value for key, value in content.items() if key not in _BESIDE_CONTENT}
     return hashlib.sha256(as_line({"row": content})).hexdigest()
-
-
-def _place(row: Rejected) -> str:
-    place = f"{row.source}/{row.file}:{row.line}" if row.file else f"{row.source}:{row.line}"
-    return shortened(escaped(place))
 
 
 def _inline(text: str) -> str:
