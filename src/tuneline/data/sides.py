@@ -45,7 +45,7 @@ class Rows(NamedTuple):
 
     def is_held_out(self) -> NDArray[np.bool_]:
         """[n_rows] Test and benchmark rows."""
-        return (self.side == SIDES.index("test")) | (self.side == SIDES.index("benchmark"))
+        return np.isin(self.side, [SIDES.index("test"), SIDES.index("benchmark")])
 
 
 def all_rows(parts: Sequence[Rows]) -> Rows:
