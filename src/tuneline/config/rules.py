@@ -252,14 +252,17 @@ def _augment(params: Params) -> Iterator[str]:
 def _augment_stages(augment: AugmentConfig) -> Iterator[str]:
     """All of it is on, or all of it off: rows that nobody reads would be paid for, and missing ones be trained on."""
     is_read = augment.examples.startswith("data/augmented/")
+    is_reported = augment.reported == "data/augmented"
     if not augment.jobs:
-        if augment.endpoint is not None or augment.stages or is_read:
+        if augment.endpoint is not None or augment.stages or is_read or is_reported:
             yield "augment.jobs: [], allowed beside an endpoint and stages is at least one; choose augment=off for none"
         return
     if not augment.stages:
         yield "augment.stages: [], allowed with jobs is [teacher]; choose augment=off to ask nothing"
     if not is_read:
         yield _refused("augment.examples", augment.examples, "with jobs is data/augmented/clean/examples.jsonl")
+    if not is_reported:
+        yield _refused("augment.reported", augment.reported, "with jobs is data/augmented")
 
 
 def _endpoint(endpoint: EndpointConfig) -> Iterator[str]:

@@ -387,6 +387,7 @@ class AugmentConfig(Strict):
     max_rejected_fraction: Fraction  # of the rows in the answers; augment fails above it
     stages: Annotated[tuple[Literal["teacher"], ...], Field(strict=False)]  # none: no stage
     examples: Literal["data/clean/examples.jsonl", "data/augmented/clean/examples.jsonl"]  # what split divides
+    reported: Literal["conf/augment/off.yaml", "data/augmented"]  # of theirs, by describe; off: nothing
 
 
 class SplitConfig(Strict):
