@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tuneline.data.records import TEACHER_KEY, Example, as_line, iterate_examples, iterate_rejected
+from tuneline.data.token_counts import CountTokens
 from tuneline.errors import DataError
 from tuneline.output import write_metrics, write_text
 from tuneline.reporting.balance import Balance
@@ -16,7 +17,6 @@ from tuneline.reporting.contamination import COLUMNS, Pairs, read_pairs
 from tuneline.reporting.flow import SIDES, STAGES, Flow, Side, Stage
 from tuneline.reporting.lengths import (
     UNITS,
-    CountTokens,
     LengthCounts,
     add_lengths,
     batches,

@@ -2,10 +2,10 @@
 
 from tuneline.config.params import read_params
 from tuneline.data.progress import watched
+from tuneline.data.token_counts import token_counter
 from tuneline.entry import run, stage_arguments
 from tuneline.output import atomic_folder
 from tuneline.reporting.describing import Folders, describe, write_report
-from tuneline.reporting.lengths import token_counter
 
 
 def main() -> None:
