@@ -13,6 +13,7 @@ from tuneline.config.schema import (
     Device,
     Dtype,
     EndpointConfig,
+    EvalConfig,
     ExportConfig,
     HardwareConfig,
     LoraConfig,
@@ -342,6 +343,22 @@ def _eval(params: Params) -> Iterator[str]:
         yield _refused("eval.max_new_tokens", params.eval.max_new_tokens, allowed)
     if len(set(params.eval.harness_tasks)) < len(params.eval.harness_tasks):
         yield _refused("eval.harness_tasks", _listed(params.eval.harness_tasks), "is each task once")
+    yield from _harness_rows(params.eval, [source.name for source in params.data.sources if source.role == "benchmark"])
+
+
+def _harness_rows(settings: EvalConfig, benchmarks: list[str]) -> Iterator[str]:
+    """lm-eval reads its tasks' rows by itself: what is trained on can only be compared with those that are a source."""
+    for task in dict.fromkeys(settings.harness_tasks):
+        if task not in benchmarks and task not in settings.harness_uncompared:
+            yield (
+                f"eval.harness_tasks: '{task}' is compared with no training row, allowed is a task whose rows are a"
+                f" source with role benchmark and name {task}; add it to data.sources, or the task to"
+                " eval.harness_uncompared"
+            )
+    for task in settings.harness_uncompared:
+        if task not in settings.harness_tasks or task in benchmarks:
+            allowed = "is a task of eval.harness_tasks whose rows are no benchmark source; take it out"
+            yield _refused("eval.harness_uncompared", task, allowed)
 
 
 # Which options a way to combine reads; the others have to be null.

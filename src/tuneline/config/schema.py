@@ -442,6 +442,7 @@ class EvalConfig(Strict):
     statement_timeout_s: Positive  # seconds one predicted SQL statement may run
     max_examples: Count | None  # of the test split; null: all
     harness_tasks: TaskNames  # lm-eval task names; none: the harness stage does not exist
+    harness_uncompared: TaskNames  # those of them whose rows the training rows may hold; no claim follows from them
     harness_limit: Count | None  # examples per lm-eval task; null: all
 
 
