@@ -82,7 +82,11 @@ ALLOWED = {
     "layers by a pattern": {"lora.target_modules": r".*\.(q|v)_proj"},
     "stopping early": {"train.early_stopping_patience": 3},
     "no validation": {"split.val_fraction": 0.0},
-    "several harness tasks": {"eval.harness_tasks": ["hellaswag", "piqa"]},
+    "several harness tasks": {
+        "eval.harness_tasks": ["hellaswag", "piqa"],
+        "eval.harness_uncompared": ["piqa"],
+        "data.sources": [SOURCE, HELD_OUT, {**HELD_OUT, "name": "hellaswag", "role": "benchmark"}],
+    },
     "a hub dataset": {
         "data.sources.1.path": None,
         "data.sources.1.hub": HUB_DATA,
@@ -256,8 +260,24 @@ REFUSED = {
     "cuda of unknown size": ({**CUDA, "hardware.memory_gib": None}, "hardware.memory_gib: null"),
     "queries without a database": ({"data.meta_fields": []}, "eval.task: 'text_to_sql' needs 'database'"),
     "the same harness task twice": (
-        {"eval.harness_tasks": ["piqa", "piqa"]},
+        {"eval.harness_tasks": ["piqa", "piqa"], "eval.harness_uncompared": ["piqa"]},
         "eval.harness_tasks: 'piqa, piqa', allowed is each task once",
+    ),
+    "a harness task that may be trained on": (
+        {"eval.harness_tasks": ["piqa"], "data.sources": [SOURCE, HELD_OUT, {**HELD_OUT, "name": "piqa_test"}]},
+        "eval.harness_tasks: 'piqa' is compared with no training row, allowed is a task whose rows are a source with",
+    ),
+    "an uncompared task that is not run": (
+        {"eval.harness_uncompared": ["piqa"]},
+        "eval.harness_uncompared: 'piqa', allowed is a task of eval.harness_tasks",
+    ),
+    "an uncompared task that is a benchmark": (
+        {
+            "eval.harness_tasks": ["piqa"],
+            "eval.harness_uncompared": ["piqa"],
+            "data.sources": [SOURCE, HELD_OUT, {**HELD_OUT, "name": "piqa", "role": "benchmark"}],
+        },
+        "eval.harness_uncompared: 'piqa', allowed is a task of eval.harness_tasks whose rows are no benchmark",
     ),
     "answer longer than the context": ({"eval.max_new_tokens": 512}, "eval.max_new_tokens: 512"),
     "verified by hand": ({"export.verified": ["f16", "q8_0"]}, "export.verified: 'f16, q8_0', allowed is outtype"),

@@ -4,19 +4,24 @@ import json
 import random
 import re
 import tempfile
+import tracemalloc
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneline.config.schema import ContaminationConfig, SourceConfig, SplitConfig
 from tuneline.data.contamination import pair_as_json
+from tuneline.data.held_out import index_of
 from tuneline.data.prompts import group_key, prompt_keys
-from tuneline.data.records import TEACHER_KEY, Example, Message, make_example, with_id, write_examples
+from tuneline.data.records import TEACHER_KEY, Example, Message, contents, make_example, with_id, write_examples
+from tuneline.data.sides import StoredRows
 from tuneline.data.splitting import Divided, divide
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -50,12 +55,18 @@ def raw(text: str, name: str = "pool", line: int = 1) -> Example:
     return make_example(name, line, (), text, {})
 
 
-def gate(rows: Sequence[Example], config: ContaminationConfig = GATE, n_workers: int = 1) -> Divided:
+@contextmanager
+def gated(rows: Sequence[Example], config: ContaminationConfig = GATE, n_workers: int = 1) -> Iterator[Divided]:
+    """What is divided reads its rows from the file, which is there inside the block."""
     split = SplitConfig(val_fraction=0.1, test_fraction=0.0, salt="tuneline", contamination=config)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_examples(folder / "examples.jsonl", rows)
-        divided = divide([folder / "examples.jsonl"], SOURCES, split, n_workers, folder, lambda rows, _: rows)
+        yield divide([folder / "examples.jsonl"], SOURCES, split, n_workers, folder, lambda rows, _: rows)
+
+
+def gate(rows: Sequence[Example], config: ContaminationConfig = GATE, n_workers: int = 1) -> Divided:
+    with gated(rows, config, n_workers) as divided:
         list(divided.contaminated())
     return divided
 
@@ -108,9 +119,10 @@ def taught(seed: Example, prompt: str) -> Example:
 def test_what_a_teacher_made_from_a_contaminated_row_goes_with_it() -> None:
     leaking, fine = ask(said(WORDS[:15]), "ok"), ask("another question", "ok")
     made = [with_id(taught(row, f"in other words {number}")) for number, row in enumerate((leaking, fine))]
-    divided = gate([leaking, fine, *made, TESTED], EXACT)
-    assert sorted(divided.pairs) == [0, 2]
-    assert divided.reason(divided.pairs[2][0]).startswith("a teacher made it from a row of which is true: it answers")
+    with gated([leaking, fine, *made, TESTED], EXACT) as divided:
+        assert sorted(divided.pairs) == [0, 2]
+        reason = divided.reason(divided.pairs[2][0])
+    assert reason.startswith("a teacher made it from a row of which is true: it answers")
 
 
 def test_a_held_out_row_with_a_field_called_teacher_stays_held_out() -> None:
@@ -183,10 +195,9 @@ def test_rows_of_every_kind_are_compared(row: Example) -> None:
 
 def test_a_benchmark_of_raw_text_and_the_test_are_both_held_out() -> None:
     rows = [ask("one", said(WORDS)), ask("p", "a", "test"), raw(f"x {said(WORDS)}", "bench", 7)]
-    divided = gate(rows, NGRAM)
-    assert [divided.reason(pair) for pair in divided.pairs[0]] == [
-        "it has 13 words in a row in common with bench:7, a benchmark row"
-    ]
+    with gated(rows, NGRAM) as divided:
+        reasons = [divided.reason(pair) for pair in divided.pairs[0]]
+    assert reasons == ["it has 13 words in a row in common with bench:7, a benchmark row"]
 
 
 def test_a_pair_or_a_prompt_on_a_tested_prompt_is_found() -> None:
@@ -275,6 +286,50 @@ def test_any_number_of_processes_finds_the_same() -> None:
     found = [gate([*rows, TESTED], config, n_workers).pairs for n_workers in (1, 2)]
     assert found[0] == found[1]
     assert len(found[0]) == 24  # of 5 starts, 0, 1 and 2 leave all 13 words inside the tested prompt: 8 rows each
+
+
+def long_rows(n_rows: int) -> Iterator[Example]:
+    """Of about 2,000 characters each."""
+    rng = random.Random(5)
+    vocabulary = [f"word{number:05}" for number in range(5000)]
+    for number in range(n_rows):
+        yield ask(said(rng.choices(vocabulary, k=100)), said(rng.choices(vocabulary, k=100)), "test", number)
+
+
+def peak_bytes(n_rows: int) -> int:
+    tracemalloc.start()
+    try:
+        index_of(long_rows(n_rows), GATE)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_index_takes_a_few_times_the_text_of_the_held_out_rows() -> None:
+    """What a row costs beyond the first ones: some bytes for each run of words, of which each word begins two."""
+    n_chars = sum(len(text) for row in long_rows(1500) for text in contents(row))
+    assert (peak_bytes(1500) - peak_bytes(300)) / (n_chars * 1200 / 1500) < 8
+
+
+def test_held_out_rows_are_read_again_when_a_message_needs_them() -> None:
+    with gated([ask("one", "two"), TESTED, *long_rows(3)]) as divided:
+        assert isinstance(divided.held_out, StoredRows)
+        assert list(divided.held_out) == [TESTED, *long_rows(3)]
+        assert [divided.held_out[index] for index in (3, 0)] == [list(long_rows(3))[2], TESTED]
+
+
+def test_an_index_of_many_pieces_is_that_of_one_sorted_table() -> None:
+    """Rows of one and of several pieces, with keys in several rows, in one row twice, and in none."""
+    rng = random.Random(6)
+    rows = [ask(said(rng.choices("abcd", k=rng.randrange(9))), "ok", "test", n) for n in range(700)]
+    index = index_of(iter(rows), GATE.model_copy(update={"ngram": 3}))
+    runs = [naive_runs(row.messages[0].content.split(), 3) for row in rows]
+    having = [index.runs.having(key).tolist() for key in range(len(index.runs.keys))]
+    by_run = sorted([number for number, row in enumerate(runs) if run in row] for run in set().union(*runs))
+    assert sorted(having) == by_run
+    assert np.all(np.diff(index.runs.keys) > 0)
+    shingles = [naive_runs([*row.messages[0].content.split(), "ok"], 5) for row in rows]
+    assert index.n_shingles.tolist() == [len(row) for row in shingles]
 
 
 VOCABULARY = ["a", "b", "c", "d"]

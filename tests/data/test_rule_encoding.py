@@ -97,6 +97,29 @@ def test_what_cannot_be_mended_is_rejected_even_where_repair_is_asked_for(text: 
     assert isinstance(finding, str)
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('s.replace("Ã©", "é")', "quotes it or holds code"),
+        ("x = s.replace('Ã©', 'e')", "quotes it or holds code"),
+        ("Use `fix(Ã©)` here.", "quotes it or holds code"),
+        ("Like this:\n```\nCafÃ© = 1\n```", "quotes it or holds code"),
+        ("Why does é show as Ã© on my page?", "beside letters that were read rightly"),
+        ("Почему â€™ на странице?", "beside letters that were read rightly"),
+    ],
+)
+def test_mojibake_that_may_be_meant_is_rejected_and_never_changed(text: str, why: str) -> None:
+    (finding,) = found("repair", ask("fine", text))
+    assert isinstance(finding, str)
+    assert why in finding
+
+
+@pytest.mark.parametrize("text", ["Ãœbung Ã¼bt", "“itâ€™s”", "Ð¿Ñ€Ð¸Ð²ÐµÑ‚ cafÃ©", 'don\'t say "cafÃ© au lait crÃ¨me"'])
+def test_a_text_that_is_mojibake_throughout_is_still_mended(text: str) -> None:
+    (finding,) = found("repair", raw(text))
+    assert isinstance(finding, Changed)
+
+
 def test_repair_mends_the_encoding_and_nothing_else() -> None:
     kept = "&amp; “curly” ﬁ ＡＢＣ\r\n e\u0301 &eacute;"
     (finding,) = found("repair", raw(f"{kept} {as_cp1252('é')}"))

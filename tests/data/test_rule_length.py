@@ -107,6 +107,12 @@ def test_rows_that_are_not_counted_are_short_enough(byte_tokenizer: Path, text: 
     assert (finding is not None) == (n_tokens > limit)
 
 
+def test_a_lone_surrogate_is_counted_and_no_traceback(byte_tokenizer: Path) -> None:
+    """It may come from a teacher's answer; encoding is the rule that rejects it, where that is on."""
+    assert of_tokens(byte_tokenizer, 5, raw("bb\ud800")) == [None]
+    assert of_tokens(byte_tokenizer, 2, raw("bb\ud800")) == ["3 tokens; allowed are 2"]
+
+
 def _runs_of_a(text: str) -> list[str]:
     return "".join(sign if sign == "a" else " " for sign in text).split()
 

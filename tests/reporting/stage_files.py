@@ -1,7 +1,8 @@
 """The files that the data stages write, from rows that a test chooses."""
 
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tuneline.data.records import (
@@ -15,6 +16,7 @@ from tuneline.data.records import (
     write_examples,
     write_rejected,
 )
+from tuneline.output import write_metrics
 from tuneline.reporting.describing import Description, Folders, describe
 
 EMAIL = "ann.smith@example-mail.com"
@@ -38,9 +40,11 @@ class Files:
     contaminated: list[Rejected]
     pairs: list[dict[str, Json]]
     with_teacher: list[Example] | None = None  # clean rows, less those dropped, and a teacher's; None: no teacher
+    unusable: list[Rejected] = field(default_factory=list)  # of augment
+    unclean_with_teacher: list[Rejected] = field(default_factory=list)
+    clusters_with_teacher: list[dict[str, Json]] = field(default_factory=list)
 
     def write(self, folder: Path) -> Folders:
-        write_examples(folder / "ingested/examples.jsonl", self.ingested)
         write_rejected(folder / "ingested/rejected.jsonl", self.unread)
         write_examples(folder / "clean/examples.jsonl", self.clean)
         write_rejected(folder / "clean/rejected.jsonl", self.unclean)
@@ -49,13 +53,26 @@ class Files:
             write_examples(folder / f"splits/{side}.jsonl", rows)
         write_rejected(folder / "splits/rejected.jsonl", self.contaminated)
         _write_objects(folder / "splits/contamination.jsonl", self.pairs)
-        return Folders(folder / "ingested", folder / "clean", folder / "splits", self._write_divided(folder))
+        reports = [folder / "ingest.json", folder / "clean.json"]
+        for report, rows in zip(reports, (self.ingested, self.clean), strict=True):
+            kept = Counter(row.source for row in rows)
+            figures = {f"n_kept_from_{source}": kept[source] for source in kept}
+            write_metrics(report, {"n_kept": len(rows), "n_kept_from_none": 0} | figures)
+        divided, augmented = folder / "clean/examples.jsonl", folder / "augmented"
+        if self.with_teacher is not None:
+            divided = augmented / "clean/examples.jsonl"
+            self._write_augmented(augmented)
+        return Folders(
+            *(folder / "ingested", reports[0], folder / "clean", reports[1], folder / "splits"),
+            divided=divided,
+            taught=None if self.with_teacher is None else augmented,
+        )
 
-    def _write_divided(self, folder: Path) -> Path:
-        if self.with_teacher is None:
-            return folder / "clean/examples.jsonl"
-        write_examples(folder / "augmented/clean/examples.jsonl", self.with_teacher)
-        return folder / "augmented/clean/examples.jsonl"
+    def _write_augmented(self, folder: Path) -> None:
+        write_examples(folder / "clean/examples.jsonl", self.with_teacher or [])
+        write_rejected(folder / "rejected.jsonl", self.unusable)
+        write_rejected(folder / "clean/rejected.jsonl", self.unclean_with_teacher)
+        _write_objects(folder / "clean/clusters.jsonl", self.clusters_with_teacher)
 
     def described(self, folder: Path) -> Description:
         return describe(self.write(folder), count_words, lambda rows, _: rows)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.reporting.stage_files import EMAIL, PHONE, Files, count_words, dialogue, small_experiment
-from tuneline.data.records import TEACHER_KEY, Example, Message, make_example, rejection
+from tuneline.data.records import TEACHER_KEY, Example, Json, Message, make_example, rejection
 from tuneline.errors import DataError
 from tuneline.reporting.describing import Description, describe, metrics, write_report
 
@@ -121,6 +121,37 @@ def test_clean_rows_dropped_beside_a_teachers_are_one_step(files: Files, tmp_pat
     counts = metrics(found)
     assert (counts["clean_n_dropped_beside_added"], counts["split_n_read"], counts["split_n_repeated"]) == (1, 6, 0)
     assert counts["split_n_read"] == counts["split_n_kept"] + counts["split_n_rejected"] + counts["split_n_on_no_side"]
+
+
+def test_rows_rejected_behind_the_teacher_and_their_copies_are_reported(files: Files, tmp_path: Path) -> None:
+    copied, private = taught(1, "Is one even?", "no"), taught(2, f"Write to {EMAIL}", "Done.")
+    files.with_teacher = [*files.clean, taught(3, "Is two even?", "yes")]
+    files.unusable = [rejection(private, "augment", "format", f"not JSON near {EMAIL}")]
+    files.unclean_with_teacher = [rejection(copied, "clean", "exact_duplicates", "a copy of pool:1")]
+    copy: dict[str, Json] = {"place": "pool:1", "rule": "exact_duplicates", "jaccard": 1.0}
+    files.clusters_with_teacher = [{"kept": "pool:1", "kept_id": "0", "copies": [copy]}]
+    found = files.described(tmp_path)
+    counts = metrics(found)
+    assert (counts["augment_n_rejected_by_format"], counts["clean_augmented_n_rejected_by_exact_duplicates"]) == (1, 1)
+    assert (counts["duplicates_n_clusters"], counts["duplicates_n_copies"]) == (2, 3)
+    folder = written(found, tmp_path / "report")
+    assert ["augment", "format", "pool", "1"] in table(folder / "rules.csv")
+    shown = (folder / "rejected.md").read_text(encoding="utf-8")
+    assert "## augment: format" in shown
+    assert "## clean_augmented: exact_duplicates" in shown
+    assert EMAIL not in shown
+
+
+def test_counts_come_from_the_reports_of_the_stages(files: Files, tmp_path: Path) -> None:
+    """So the rows of ingest and clean need not be read again, nor be a dependency twice."""
+    folders = files.write(tmp_path)
+    files.ingested.pop()
+    found = describe(folders, count_words, lambda rows, _: rows)
+    assert found.flow.tallies["ingest"].kept == {"pool": 8, "test": 1, "bench": 1}  # "none" kept no row
+    for written, reason in (("[]", "no metrics of a stage"), ("{", "no metrics of a stage"), (None, "No such file")):
+        folders.clean_report.unlink() if written is None else folders.clean_report.write_text(written, "utf-8")
+        with pytest.raises(DataError, match=rf"clean\.json: .*{reason}.*run the stage that writes"):
+            describe(folders, count_words, lambda rows, _: rows)
 
 
 def test_sources_have_a_row_each_with_every_stage(report: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tuneline.data.records import Message, make_example
+from tuneline.data.token_counts import token_counter
 from tuneline.errors import DataError
-from tuneline.reporting.lengths import add_lengths, batches, bin_edges, in_bins, no_lengths, quantile, token_counter
+from tuneline.reporting.lengths import add_lengths, batches, bin_edges, in_bins, no_lengths, quantile
 
 TOKENIZER = Path("models/base/sqlama/tokenizer.json")
 

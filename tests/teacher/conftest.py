@@ -166,12 +166,18 @@ def augment(endpoint: EndpointConfig, *jobs: TeacherJobConfig) -> AugmentConfig:
         max_rejected_fraction=0.5,
         stages=("teacher",),
         examples="data/augmented/clean/examples.jsonl",
+        reported="data/augmented",
     )
 
 
 def switched_off() -> AugmentConfig:
     return AugmentConfig(
-        endpoint=None, jobs=(), max_rejected_fraction=0.5, stages=(), examples="data/clean/examples.jsonl"
+        endpoint=None,
+        jobs=(),
+        max_rejected_fraction=0.5,
+        stages=(),
+        examples="data/clean/examples.jsonl",
+        reported="conf/augment/off.yaml",
     )
 
 

@@ -54,6 +54,17 @@ def test_a_rewritten_prompt_takes_the_place_of_the_last_question_only(
     assert new.messages == (*turns[:2], Message("user", "C!"), *turns[3:], Message("assistant", "d"))
 
 
+@pytest.mark.parametrize("kind", ["rewrite", "generate"])
+def test_an_answer_with_half_a_character_is_rejected_as_it_came(
+    answered: Any, rewrite: TeacherJobConfig, generate: TeacherJobConfig, rows: list[Example], kind: str
+) -> None:
+    text = "yes \udc9f" if kind == "rewrite" else '{"prompt": "a \udc9f", "completion": "b"}'
+    found = answered(rewrite if kind == "rewrite" else generate, rows[3], text)
+    assert not found.kept
+    (lost,) = found.rejected
+    assert (lost.rule, lost.row["answer"]) == ("encoding", text)
+
+
 def test_every_new_row_says_where_it_comes_from(answered: Any, rewrite: TeacherJobConfig, rows: list[Example]) -> None:
     (new,) = answered(rewrite, rows[3], "indeed").kept
     origin = new.meta["teacher"]

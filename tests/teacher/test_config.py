@@ -58,6 +58,10 @@ def test_the_example_is_valid_and_its_template_is_there(composed: Callable[..., 
         ),
         ("augment.stages=[]", "augment.stages: [], allowed with jobs is [teacher]; choose augment=off"),
         (
+            "augment.reported=conf/augment/off.yaml",
+            "augment.reported: 'conf/augment/off.yaml', allowed with jobs is data/augmented",
+        ),
+        (
             "augment.examples=data/clean/examples.jsonl",
             "augment.examples: 'data/clean/examples.jsonl', allowed with",
         ),

@@ -74,17 +74,17 @@ def test_a_row_that_is_too_long_is_left_out_whole_and_counted(tokenizer: Any) ->
     assert len(tokenized.rows) == 3
     (left_out,) = tokenized.left_out
     assert (left_out.source, left_out.line, left_out.stage, left_out.rule) == ("pool", 7, "inspect", "too_long")
-    assert tokenized.truncated_fraction == 0.25
-    check_left_out(tokenized, "train", 64, 0.25)
+    assert tokenized.counts.truncated_fraction == 0.25
+    check_left_out(tokenized.counts, "train", 64, 0.25)
     with pytest.raises(BudgetError, match=r"0.25 of the train rows are left out \(1 longer .* first: pool:7 \("):
-        check_left_out(tokenized, "train", 64, 0.2)
+        check_left_out(tokenized.counts, "train", 64, 0.2)
 
 
 def test_a_text_that_spells_out_a_special_token_is_left_out(tokenizer: Any) -> None:
     tokenized = tokens(tokenizer, [asked("a <|im_end|>\n<|im_start|>system", "b"), asked("c", "d")])
     assert [row.rule for row in tokenized.left_out] == ["special_token"]
-    assert tokenized.n_left_out("special_token") == 1
-    assert tokenized.truncated_fraction == 0.0
+    assert tokenized.counts.left_out["special_token"] == 1
+    assert tokenized.counts.truncated_fraction == 0.0
     assert len(tokens(tokenizer, [document("x <|im_end|> y")], "pretrain").left_out) == 1
 
 
@@ -94,12 +94,12 @@ def test_rows_that_spell_out_special_tokens_count_against_the_limit(tokenizer: A
     examples = [asked("a <|im_end|>", "b", line=5), asked("c", "d"), asked("e" * 99, "f"), asked("g", "h")]
     tokenized = tokens(tokenizer, examples)
     assert len(tokenized.rows) + len(tokenized.left_out) == len(examples)
-    assert tokenized.left_out_fraction == 0.5
-    check_left_out(tokenized, "val", 64, 0.5)
+    assert tokenized.counts.left_out_fraction == 0.5
+    check_left_out(tokenized.counts, "val", 64, 0.5)
     with pytest.raises(
         BudgetError, match=r"0.5 of the val rows .*\(1 longer.* 1 spelling .* pool:5 \(contains <\|im_end"
     ):
-        check_left_out(tokenized, "val", 64, 0.4)
+        check_left_out(tokenized.counts, "val", 64, 0.4)
 
 
 def test_a_template_whose_answer_lacks_its_end_token_is_refused(tiny: ModuleType, tmp_path: Path) -> None:
@@ -174,12 +174,12 @@ def test_rows_of_each_kind_are_used_or_counted(tokenizer: Any) -> None:
         assert len(tokenized.rows) == 2
         expected = {kind: 2 * n for kind, n in counted.items() if kind != used}
         assert tokenized.unused == expected
-        metrics = token_metrics(tokenized, tokens(tokenizer, one_of_each_kind(), objective))
+        metrics = token_metrics(tokenized.counts, tokens(tokenizer, one_of_each_kind(), objective).counts)
         assert {name: n for name, n in metrics.items() if name.startswith("n_unused_rows_")} == {
             f"n_unused_rows_{kind}": 3 * (kind != used) for kind in counted
         }
-        assert "2 preference pairs (a preference objective, such as DPO)" in str(unused_note(tokenized, "train"))
-    assert unused_note(tokens(tokenizer, [asked("a", "b")]), "train") is None
+        assert "2 preference pairs (a preference objective, such as DPO)" in str(unused_note(tokenized.counts, "train"))
+    assert unused_note(tokens(tokenizer, [asked("a", "b")]).counts, "train") is None
 
 
 def test_nothing_to_train_on_is_an_error_that_names_what_was_found(tokenizer: Any) -> None:
@@ -189,15 +189,15 @@ def test_nothing_to_train_on_is_an_error_that_names_what_was_found(tokenizer: An
     with pytest.raises(
         DataError, match=r"^data/splits/train.jsonl: .*pretrain takes .*kind text.* 1 conversations \(sft"
     ):
-        check_rows(tokens(tokenizer, [asked("a", "b")], "pretrain"), "pretrain", splits)
+        check_rows(tokens(tokenizer, [asked("a", "b")], "pretrain").counts, "pretrain", splits)
     others = one_of_each_kind()[2:]
     found = r"1 labelled answers \(KTO\), 1 preference pairs \(a preference objective, such as DPO\), 1 prompts without"
     with pytest.raises(DataError, match=found):
-        check_rows(tokens(tokenizer, others), "sft", splits)
+        check_rows(tokens(tokenizer, others).counts, "sft", splits)
     with pytest.raises(DataError, match="found: 1 that were left out; choose"):
-        check_rows(tokens(tokenizer, [asked("a" * 99, "b")]), "sft", splits)
+        check_rows(tokens(tokenizer, [asked("a" * 99, "b")]).counts, "sft", splits)
     with pytest.raises(DataError, match="found: no row at all; choose"):
-        check_rows(tokens(tokenizer, []), "sft", splits)
+        check_rows(tokens(tokenizer, []).counts, "sft", splits)
 
 
 TOOL: dict[str, Json] = {"type": "function", "function": {"name": "add", "parameters": {"a": {"type": "integer"}}}}
@@ -217,9 +217,9 @@ def test_a_row_whose_tools_the_template_does_not_show_is_left_out_and_counted(to
     (left_out,) = tokenized.left_out
     assert (left_out.rule, left_out.file, left_out.line) == ("tools", "a.json", 3)
     assert "its chat template does not show the tools; take a model whose template does" in left_out.reason
-    assert token_metrics(tokenized, tokenized)["n_tools_rows"] == 2
+    assert token_metrics(tokenized.counts, tokenized.counts)["n_tools_rows"] == 2
     with pytest.raises(BudgetError, match="1 with tools that the chat template does not show"):
-        check_left_out(tokenized, "train", 64, 0.4)
+        check_left_out(tokenized.counts, "train", 64, 0.4)
 
 
 def test_an_answer_that_is_a_call_is_trained_as_the_template_writes_it(tiny: ModuleType, tmp_path: Path) -> None:
@@ -266,12 +266,48 @@ def test_tokens_come_back_from_their_file_and_are_the_same_bytes_each_time(token
         read_tokens(tmp_path / "broken.parquet")
 
 
+def test_a_split_in_pieces_has_the_bytes_figures_and_left_out_rows_of_one_piece(tokenizer: Any, tmp_path: Path) -> None:
+    from tuneline.training.tokens import in_pieces, tokenize, write_split
+
+    examples = [asked(f"{n}?", "yes" if n % 90 else "no " * 99, n) for n in range(1, 700)]
+
+    def tokenized(some: list[Example]) -> Any:
+        assert len(some) <= 256  # of all rows so many are in memory
+        return tokenize(tokenizer, some, "sft", 64, STOPS)
+
+    found = []
+    for name, pieces in (
+        ("pieces", in_pieces(iter(examples), tokenized)),
+        ("one", iter([tokenize(tokenizer, examples, "sft", 64, STOPS)])),
+    ):
+        with (tmp_path / f"{name}.jsonl").open("wb") as left_out:
+            found.append(write_split(tmp_path / f"{name}.parquet", left_out, pieces))
+    assert found[0] == found[1]
+    assert (found[0].n_rows, found[0].left_out) == (692, {"too_long": 7})
+    for kind in ("parquet", "jsonl"):
+        assert (tmp_path / f"pieces.{kind}").read_bytes() == (tmp_path / f"one.{kind}").read_bytes() != b""
+
+
+def test_a_file_of_several_row_groups_reads_as_one(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    from tuneline.training import tokens as module
+
+    rows = [module.TokenRow(str(n), [n, 1], [-100, 1]) for n in range(600)]
+    monkeypatch.setattr(module, "_TOKENS_PER_GROUP", 512)
+    module.write_tokens(tmp_path / "tokens.parquet", rows)
+    assert pq.ParquetFile(tmp_path / "tokens.parquet").num_row_groups == 3
+    assert module.read_tokens(tmp_path / "tokens.parquet") == rows
+
+
 def test_metrics_count_tokens_targets_and_lengths(tokenizer: Any) -> None:
     from tuneline.training.token_report import percentile, token_metrics
     from tuneline.training.tokens import Tokenized, TokenRow
 
     rows = [TokenRow("a", [1] * 4, [-100, -100, 1, 1]), TokenRow("b", [1] * 6, [-100] * 5 + [1])]
-    metrics = token_metrics(Tokenized(rows), Tokenized())
+    metrics = token_metrics(Tokenized(rows).counts, Tokenized().counts)
     assert metrics["n_tokens"] == 10
     assert metrics["n_trained_tokens"] == 3
     assert metrics["trained_token_fraction"] == 0.3
@@ -282,7 +318,7 @@ def test_metrics_count_tokens_targets_and_lengths(tokenizer: Any) -> None:
 def test_the_preview_marks_what_is_trained(tokenizer: Any) -> None:
     from tuneline.training.token_report import preview
 
-    text = preview(tokenizer, tokens(tokenizer, [asked("Use ``` ticks", "Three.")]).rows, "Tokens")
+    text = preview(tokenizer, tokens(tokenizer, [asked("Use ``` ticks", "Three.")]).counts, "Tokens")
     assert "**trained**, " in text
     assert "````text\nThree.<|im_end|>\n````" not in text
     assert "```text\nThree.<|im_end|>\n```" in text

@@ -13,6 +13,7 @@ from tuneline.config.schema import (
     Device,
     Dtype,
     EndpointConfig,
+    EvalConfig,
     ExportConfig,
     HardwareConfig,
     LoraConfig,
@@ -252,14 +253,17 @@ def _augment(params: Params) -> Iterator[str]:
 def _augment_stages(augment: AugmentConfig) -> Iterator[str]:
     """All of it is on, or all of it off: rows that nobody reads would be paid for, and missing ones be trained on."""
     is_read = augment.examples.startswith("data/augmented/")
+    is_reported = augment.reported == "data/augmented"
     if not augment.jobs:
-        if augment.endpoint is not None or augment.stages or is_read:
+        if augment.endpoint is not None or augment.stages or is_read or is_reported:
             yield "augment.jobs: [], allowed beside an endpoint and stages is at least one; choose augment=off for none"
         return
     if not augment.stages:
         yield "augment.stages: [], allowed with jobs is [teacher]; choose augment=off to ask nothing"
     if not is_read:
         yield _refused("augment.examples", augment.examples, "with jobs is data/augmented/clean/examples.jsonl")
+    if not is_reported:
+        yield _refused("augment.reported", augment.reported, "with jobs is data/augmented")
 
 
 def _endpoint(endpoint: EndpointConfig) -> Iterator[str]:
@@ -339,6 +343,22 @@ def _eval(params: Params) -> Iterator[str]:
         yield _refused("eval.max_new_tokens", params.eval.max_new_tokens, allowed)
     if len(set(params.eval.harness_tasks)) < len(params.eval.harness_tasks):
         yield _refused("eval.harness_tasks", _listed(params.eval.harness_tasks), "is each task once")
+    yield from _harness_rows(params.eval, [source.name for source in params.data.sources if source.role == "benchmark"])
+
+
+def _harness_rows(settings: EvalConfig, benchmarks: list[str]) -> Iterator[str]:
+    """lm-eval reads its tasks' rows by itself: what is trained on can only be compared with those that are a source."""
+    for task in dict.fromkeys(settings.harness_tasks):
+        if task not in benchmarks and task not in settings.harness_uncompared:
+            yield (
+                f"eval.harness_tasks: '{task}' is compared with no training row, allowed is a task whose rows are a"
+                f" source with role benchmark and name {task}; add it to data.sources, or the task to"
+                " eval.harness_uncompared"
+            )
+    for task in settings.harness_uncompared:
+        if task not in settings.harness_tasks or task in benchmarks:
+            allowed = "is a task of eval.harness_tasks whose rows are no benchmark source; take it out"
+            yield _refused("eval.harness_uncompared", task, allowed)
 
 
 # Which options a way to combine reads; the others have to be null.

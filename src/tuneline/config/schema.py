@@ -388,6 +388,7 @@ class AugmentConfig(Strict):
     max_rejected_fraction: Fraction  # of the rows in the answers; augment fails above it
     stages: Annotated[tuple[Literal["teacher"], ...], Field(strict=False)]  # none: no stage
     examples: Literal["data/clean/examples.jsonl", "data/augmented/clean/examples.jsonl"]  # what split divides
+    reported: Literal["conf/augment/off.yaml", "data/augmented"]  # of theirs, by describe; off: nothing
 
 
 class SplitConfig(Strict):
@@ -442,6 +443,7 @@ class EvalConfig(Strict):
     statement_timeout_s: Positive  # seconds one predicted SQL statement may run
     max_examples: Count | None  # of the test split; null: all
     harness_tasks: TaskNames  # lm-eval task names; none: the harness stage does not exist
+    harness_uncompared: TaskNames  # those of them whose rows the training rows may hold; no claim follows from them
     harness_limit: Count | None  # examples per lm-eval task; null: all
 
 

@@ -7,7 +7,7 @@ System messages are left out everywhere: a question stays the same question unde
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -29,6 +29,7 @@ from tuneline.data.held_out import (
 from tuneline.data.prompts import is_answered
 from tuneline.data.records import Example, Json
 from tuneline.data.shingles import runs, sequence_keys, words
+from tuneline.data.sides import StoredRows
 
 Kind = Literal["exact", "ngram", "near"]
 
@@ -57,7 +58,7 @@ class Evidence:
     there are; equal prompts and near copies take memory for each training row that has one.
     """
 
-    def __init__(self, index: Index, held_out: Sequence[Example], settings: ContaminationConfig) -> None:
+    def __init__(self, index: Index, held_out: StoredRows, settings: ContaminationConfig) -> None:
         self._index, self._held_out, self._ngram = index, held_out, settings.ngram
         self._answers = _Sightings(len(index.answers.keys), settings.max_ngram_rows)
         self._runs = _Sightings(len(index.runs.keys), settings.max_ngram_rows)
@@ -111,7 +112,7 @@ class _Sightings:
 
     def __init__(self, n_keys: int, max_rows: int) -> None:
         self._max_rows = max_rows
-        self._n_rows = np.zeros(n_keys, np.int64)
+        self._n_rows = np.zeros(n_keys, np.int32)
         self._parts: list[Found] = []  # a key's rows only until they are too many
 
     def add(self, found: Found) -> None:

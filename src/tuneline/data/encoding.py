@@ -16,6 +16,12 @@ _MOJIBAKE = re.compile(
     r"|\u00e2\u20ac[\u0153\u017e\u2122\u02dc\u201c\u201d\u00a6\u00a2]"  # â€™ â€œ â€“
     r"|\u00f0\u0178|\u00ef\u00bb\u00bf"  # ðŸ ï»¿
 )
+# What a repair would change although somebody wrote it: a sign of mojibake named in quotes or in code.
+_QUOTED = re.compile(rf"[\"'`][^\s\"'`]{{0,8}}(?:{_MOJIBAKE.pattern})[^\s\"'`]{{0,8}}[\"'`]")
+_IN_CODE = re.compile(rf"`[^`\n]*(?:{_MOJIBAKE.pattern})")
+_FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
+_BESIDE_ASCII = re.compile(r"[^\x00-\x7f]+")
+_LETTER = re.compile(r"[\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u0370-\u052f]")  # Latin, Greek, Cyrillic
 _CONTROLS = bytes(byte for byte in range(0x20) if byte not in b"\t\n\f\r") + b"\x7f"
 # Every sign of mojibake begins with one of these, which good text rarely holds.
 _MOJIBAKE_LEADS = ("\u00c2", "\u00c3", "\u00e2\u20ac", "\u00f0\u0178", "\u00ef\u00bb\u00bf")
@@ -68,18 +74,49 @@ def _rejected(example: Example) -> Finding:
 
 
 def _repaired(example: Example, fix: Callable[[str], str]) -> Finding:
-    """Mends the broken texts only; what ftfy cannot mend is rejected for what is left in it."""
+    """Mends the broken texts only; what ftfy cannot mend is rejected for what is left in it.
+
+    A text that may mean its mojibake is rejected as well: `s.replace("Ã©", "é")` would become `s.replace("é", "é")`.
+    """
     texts = contents(example)
     if _first_problem(texts) is None:
         return None
+    if problem := next(filter(None, map(_meant, texts)), None):
+        return problem
     mended = [fix(text) if encoding_problem(text) else text for text in texts]
     if problem := _first_problem(mended):
         return problem
     return Changed(with_contents(example, mended), {"encoding_repaired": 1})
 
 
+def _meant(text: str) -> str | None:
+    """Why the text may hold its mojibake on purpose; None where a repair is safe."""
+    if text.isascii() or not (found := _MOJIBAKE.search(text)):
+        return None
+    sign = f"{found[0]!r} at character {found.start() + 1}: UTF-8 that was read as Windows-1252"
+    if _FENCE.search(text) or _QUOTED.search(text) or _IN_CODE.search(text):
+        return f"{sign}, in a text that quotes it or holds code"
+    if any(map(_is_sound, _BESIDE_ASCII.findall(text))):
+        return f"{sign}, beside letters that were read rightly"
+    return None
+
+
+def _is_sound(signs: str) -> bool:
+    """Whether these signs beside ASCII hold a letter, and are no UTF-8 that was read as Windows-1252."""
+    if not _LETTER.search(signs):
+        return False
+    try:
+        signs.encode("sloppy-windows-1252").decode("utf-8")
+    except UnicodeError:
+        return True
+    return False
+
+
 def _fixer() -> Callable[[str], str]:
-    """ftfy's repair of the encoding; entities, quotes, ligatures, widths and line ends are the author's business."""
+    """ftfy's repair of the encoding; entities, quotes, ligatures, widths and line ends are the author's business.
+
+    Importing it also makes the codec sloppy-windows-1252 known.
+    """
     import ftfy
 
     only_encoding = ftfy.TextFixerConfig(

@@ -6,9 +6,10 @@ band (0.92 at a Jaccard similarity of 0.8, with 14 bands of 8). System messages 
 
 import hashlib
 import string
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,11 +22,14 @@ from tuneline.data.prompts import prompt_keys
 from tuneline.data.records import Example, message_texts
 from tuneline.data.shingles import Grams, offsets_of, runs, sequence_keys, words
 
+RowNumbers = NDArray[np.int32]  # half the memory, and enough for held-out rows
+
 MIN_ANSWER_WORDS = 20  # two rows may well come to the same shorter answer on their own
 MAX_PAIRS = 3  # per row and way of finding them: the closest are reported
 _NEAR_NGRAM = 5  # words in a run, as for near duplicates
 _ROWS_AT_ONCE = 200  # their words' hashes then stay in the processor's cache
 _BITS_PER_KEY = 16  # of each of two filters before a search: 1 in 256 foreign runs passes both
+_MAX_FILTER_BYTES = 2**24  # for more than a million keys more foreign runs pass, and are searched for in vain
 
 
 class Found(NamedTuple):
@@ -45,15 +49,16 @@ class Table:
 
     keys: Hashes  # [n_keys] ascending
     offsets: Indexes  # [n_keys + 1] key i is in held_out[offsets[i]:offsets[i + 1]]
-    held_out: Indexes  # numbers of held-out rows, ascending for each key
+    held_out: RowNumbers  # numbers of held-out rows, ascending for each key
 
     @cached_property
     def _filters(self) -> list[tuple[int, NDArray[np.bool_]]]:
         """Which values some bits of the keys have, and the place of those bits: cheaper than a search."""
-        size = 1 << (max(len(self.keys), 2**12) * _BITS_PER_KEY - 1).bit_length()
+        size = min(1 << (max(len(self.keys), 2**12) * _BITS_PER_KEY - 1).bit_length(), _MAX_FILTER_BYTES)
         filters = [(shift, np.zeros(size, np.bool_)) for shift in (0, 32)]
         for shift, is_there in filters:
-            is_there[_bits(self.keys, shift, size)] = True
+            for first in range(0, len(self.keys), size):
+                is_there[_bits(self.keys[first : first + size], shift, size)] = True
         return filters
 
     def find(self, of: "Keys") -> Found:
@@ -73,9 +78,13 @@ class Table:
         shift, is_there = self._filters[number]
         return is_there[_bits(hashes, shift, len(is_there))]
 
-    def having(self, key: int) -> Indexes:
+    def having(self, key: int) -> RowNumbers:
         """Held-out rows that have the key."""
         return self.held_out[self.offsets[key] : self.offsets[key + 1]]
+
+
+_N_TABLES = 4
+_N_ARRAYS = 3 * _N_TABLES + 1
 
 
 def _bits(hashes: Hashes, shift: int, n: int) -> Indexes:
@@ -90,15 +99,38 @@ class Keys(NamedTuple):
     row: Indexes  # [n_texts] the row that each is of; -1: the text is too short to be compared
 
 
-def table_of(keys: Keys) -> Table:
-    """The table of the held-out rows' keys."""
-    rows = np.repeat(keys.row, np.diff(keys.grams.offsets))
-    order = np.lexsort((rows, keys.grams.hashes))
-    hashes, rows = keys.grams.hashes[order], rows[order]
-    is_new = rows >= 0
-    is_new[1:] &= (hashes[1:] != hashes[:-1]) | (rows[1:] != rows[:-1])
-    found, counts = np.unique(hashes[is_new], return_counts=True)
-    return Table(found, offsets_of(counts), rows[is_new])
+@dataclass(slots=True)
+class _Gathered:
+    """The keys of held-out rows, taken in piece by piece: what is held of a row is each of its keys once."""
+
+    hashes: list[Hashes] = field(default_factory=list)
+    rows: list[RowNumbers] = field(default_factory=list)
+
+    def add(self, keys: Keys, first_row: int) -> None:
+        """Take in rows that come behind all others."""
+        rows = np.repeat(keys.row, np.diff(keys.grams.offsets))
+        order = np.lexsort((keys.grams.hashes, rows))
+        hashes, rows = keys.grams.hashes[order], rows[order]
+        is_new = rows >= 0
+        is_new[1:] &= (hashes[1:] != hashes[:-1]) | (rows[1:] != rows[:-1])
+        self.hashes.append(hashes[is_new])
+        self.rows.append((rows[is_new] + first_row).astype(np.int32))
+
+    def table(self) -> Table:
+        """Of all that was taken in, which is gone then."""
+        hashes, rows = _emptied(self.hashes, np.uint64), _emptied(self.rows, np.int32)
+        order = np.argsort(hashes, kind="stable")  # rows are ascending already
+        hashes, rows = hashes[order], rows[order]
+        del order
+        is_first = np.ones(len(hashes), np.bool_)
+        is_first[1:] = hashes[1:] != hashes[:-1]
+        return Table(hashes[is_first], np.append(np.flatnonzero(is_first), len(hashes)), rows)
+
+
+def _emptied(parts: list[NDArray[Any]], dtype: type) -> NDArray[Any]:
+    whole = np.concatenate([np.zeros(0, dtype), *parts])
+    parts.clear()
+    return whole
 
 
 class Near(NamedTuple):
@@ -138,37 +170,42 @@ class Index:
     def save(self, folder: Path) -> Path:
         """Write the index where several processes can read it; the name follows from the content."""
         arrays = self._arrays()
-        digest = hashlib.blake2b(b"".join(array.tobytes() for array in arrays), digest_size=16).hexdigest()
-        path = folder / f"held_out-{digest}.npz"
-        np.savez(path, *arrays)
+        digest = hashlib.blake2b(digest_size=16)
+        for array in arrays:
+            digest.update(np.ascontiguousarray(array).data)
+        path = folder / f"held_out-{digest.hexdigest()}"
+        path.mkdir(exist_ok=True)
+        for number, array in enumerate(arrays):
+            np.save(path / f"{number}.npy", array)
         return path
 
-    def _arrays(self) -> list[NDArray[np.uint64] | Indexes]:
+    def _arrays(self) -> list[NDArray[Any]]:
         tables = (self.prompts, self.answers, self.runs, self.shingles)
         return [array for it in tables for array in (it.keys, it.offsets, it.held_out)] + [self.n_shingles]
 
 
 @lru_cache(maxsize=1)  # read once per process, not once per part
 def load_index(path: Path) -> Index:
-    """What `Index.save` wrote."""
-    with np.load(path) as file:
-        arrays = [file[f"arr_{number}"] for number in range(len(file.files))]
+    """What `Index.save` wrote. All processes share one copy in memory, which the system may drop and read again."""
+    arrays = [np.asarray(np.load(path / f"{number}.npy", mmap_mode="r")) for number in range(_N_ARRAYS)]
     prompts, answers, of_ngram, shingles = (Table(*arrays[first : first + 3]) for first in range(0, 12, 3))
     return Index(prompts, answers, of_ngram, shingles, arrays[12])
 
 
-def index_of(held_out: Sequence[Example], settings: ContaminationConfig) -> Index:
-    """The index of all held-out rows."""
-    prompts = np.array([prompt_keys(example)[-1] for example in held_out], np.uint64)
-    read = _read([texts_of(example) for example in held_out])
-    near = table_of(_of_rows(read, _NEAR_NGRAM if settings.min_jaccard is not None else None))
-    return Index(
-        prompts=table_of(one_each(prompts, np.arange(len(held_out)))),
-        answers=table_of(_long_texts(_read([answers_of(example) for example in held_out]))),
-        runs=table_of(_of_texts(read, settings.ngram)),
-        shingles=near,
-        n_shingles=np.bincount(near.held_out, minlength=len(held_out)),
-    )
+def index_of(held_out: Iterable[Example], settings: ContaminationConfig) -> Index:
+    """The index of all held-out rows; a few of them are in memory at a time."""
+    rows, n_rows = iter(held_out), 0
+    gathered = prompts, answers, of_ngram, shingles = tuple(_Gathered() for _ in range(_N_TABLES))
+    while piece := list(islice(rows, _ROWS_AT_ONCE)):
+        read = _read([texts_of(example) for example in piece])
+        own = np.array([prompt_keys(example)[-1] for example in piece], np.uint64)
+        prompts.add(one_each(own, np.arange(len(piece))), n_rows)
+        answers.add(_long_texts(_read([answers_of(example) for example in piece])), n_rows)
+        of_ngram.add(_of_texts(read, settings.ngram), n_rows)
+        shingles.add(_of_rows(read, _NEAR_NGRAM if settings.min_jaccard is not None else None), n_rows)
+        n_rows += len(piece)
+    first, second, third, near = (found.table() for found in gathered)
+    return Index(first, second, third, near, np.bincount(near.held_out, minlength=n_rows))
 
 
 def look(examples: Sequence[Example], index: Index, settings: ContaminationConfig) -> Overlap:

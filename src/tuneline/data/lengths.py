@@ -1,20 +1,18 @@
 """Rows that say nothing, or too much."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from tuneline.config.schema import LengthRuleConfig
 from tuneline.data.finding import Finding, Rule, each
 from tuneline.data.records import Example, Message, contents, message_texts
+from tuneline.data.token_counts import CountTokens, token_counter
 from tuneline.data.turns import place, turns
-from tuneline.errors import DataError
 
 _VISIBLE = re.compile(r"[^\s\u00ad\u200b-\u200f\u2028-\u202f\u2060-\u2064\ufeff]")
 # NFKC makes 33 bytes of the 3 bytes of U+FDFA; no normalisation that tokenizers use makes more of a character.
 _MOST_BYTES_OF_ONE = 11
-
-CountTokens = Callable[[str], int]
 
 
 def empties_rule() -> Rule:
@@ -34,7 +32,7 @@ def length_rule(settings: LengthRuleConfig) -> Rule:
     limit = settings.max_tokens
     if limit is None:
         return each(lambda example: _out_of_bounds(example, settings))
-    count = _token_counter(Path(settings.tokenizer))
+    count = token_counter(Path(settings.tokenizer))
     return each(lambda example: _out_of_bounds(example, settings) or _too_many_tokens(example, limit, count))
 
 
@@ -69,7 +67,7 @@ def _too_many_tokens(example: Example, limit: int, count: CountTokens) -> Findin
     texts = contents(example)
     if sum(_most_tokens(text) for text in texts) <= limit:
         return None
-    n_tokens = sum(count(text) for text in texts)
+    n_tokens = sum(count(texts))
     return f"{n_tokens} tokens; allowed are {limit}" if n_tokens > limit else None
 
 
@@ -78,20 +76,3 @@ def _most_tokens(text: str) -> int:
     if text.isascii():
         return len(text) + 1
     return len(text.encode("utf-8", "surrogatepass")) * _MOST_BYTES_OF_ONE + 1
-
-
-def _token_counter(path: Path) -> CountTokens:
-    from tokenizers import Tokenizer
-
-    if not path.is_file():
-        raise DataError(
-            f"clean.length.tokenizer: {path} is not there, and clean.length.max_tokens needs it;"
-            " put your model's tokenizer.json there, or set max_tokens to null"
-        )
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises no narrower type
-        raise DataError(f"clean.length.tokenizer: {path} is no tokenizer.json ({error})") from None
-    tokenizer.no_truncation()  # a file can carry a limit of its own, which would hide every longer row
-    tokenizer.no_padding()
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)

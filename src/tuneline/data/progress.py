@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from time import monotonic
 from typing import TypeVar
 
@@ -14,6 +15,15 @@ Item = TypeVar("Item")
 def watched(rows: Iterable[Item], what: str, n_total: int | None) -> Iterator[Item]:
     """The same rows; `n_total` None: unknown, so rate without time left."""
     return _with_bar(rows, what, n_total) if sys.stderr.isatty() else _with_lines(rows, what)
+
+
+def n_lines(path: Path) -> int | None:
+    """How many rows there are to watch; None where the file cannot be read, of which its reader will tell."""
+    try:
+        with path.open("rb") as file:
+            return sum(1 for _ in file)
+    except OSError:
+        return None
 
 
 def _with_bar(rows: Iterable[Item], what: str, n_total: int | None) -> Iterator[Item]:

@@ -42,6 +42,10 @@ class Rows(NamedTuple):
         """[n_rows] Rows that are trained on or validated on."""
         return self.side < SIDES.index("test")
 
+    def is_held_out(self) -> NDArray[np.bool_]:
+        """[n_rows] Test and benchmark rows."""
+        return np.isin(self.side, [SIDES.index("test"), SIDES.index("benchmark")])
+
 
 def all_rows(parts: Sequence[Rows]) -> Rows:
     """The rows of all parts."""
@@ -54,22 +58,29 @@ def _as_rows(columns: Sequence[Sequence[int] | NDArray[Any]]) -> Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Scanned:
-    """One part's rows, and of the held-out ones everything."""
+class StoredRows:
+    """Rows that are read from their files when they are asked for, so that none is held in memory."""
 
-    rows: Rows
-    held_out: list[Example]
+    files: Sequence[Path]
+    file: Indexes  # [n_rows] index of its file, ascending
+    offset: Indexes  # [n_rows] where its line begins there
 
-    @property
-    def n_rows(self) -> int:
-        return len(self.rows.side)
+    def __len__(self) -> int:
+        return len(self.file)
+
+    def __getitem__(self, index: int) -> Example:
+        (row,) = examples_at(self.files[int(self.file[index])], [int(self.offset[index])])
+        return row
+
+    def __iter__(self) -> Iterator[Example]:
+        for number, path in enumerate(self.files):
+            yield from examples_at(path, map(int, self.offset[self.file == number]))
 
 
-def scan(sources: Sequence[SourceConfig], settings: SplitConfig, part: LineRange) -> Scanned:
+def scan(sources: Sequence[SourceConfig], settings: SplitConfig, part: LineRange) -> Rows:
     """Draw the sides of a part's rows. Raises `DataError` with file:line for a line that is no example."""
     numbers = {source.name: number for number, source in enumerate(sources)}
     columns: tuple[list[int], ...] = tuple([] for _ in _DTYPES)
-    held_out: list[Example] = []
     for offset, example in examples_in(part):
         if example.source not in numbers:
             raise DataError(f"{part.path}: source {example.source!r} is not in data.sources; run ingest again")
@@ -79,9 +90,7 @@ def scan(sources: Sequence[SourceConfig], settings: SplitConfig, part: LineRange
         for column, value in zip(columns, values, strict=False):
             column.append(value)
         columns[-1].extend(keys)
-        if side in ("test", "benchmark"):
-            held_out.append(example)
-    return Scanned(_as_rows(columns), held_out)
+    return _as_rows(columns)
 
 
 def examples_in(part: LineRange) -> Iterator[tuple[int, Example]]:

@@ -1,7 +1,7 @@
 """Train, validation, test and benchmark rows of files of examples: drawn, cleared of contamination, mixed, written.
 
-The files are read twice and copied once. In memory stay the held-out rows, and of every other row some numbers (about
-60 bytes), whatever its size.
+The files are read twice, their held-out rows three times, and copied once. In memory stay some numbers of every row
+(about 60 bytes), whatever its size; what held-out rows are recognised by lies in a file.
 """
 
 from collections import Counter
@@ -21,7 +21,7 @@ from tuneline.data.mixing import Mixed, mix
 from tuneline.data.parallel import LineRange, Ordered, line_ranges, processes
 from tuneline.data.records import Example, as_line, example_from, parse_object, rejection, write_rejected
 from tuneline.data.shingles import offsets_of
-from tuneline.data.sides import SIDES, Rows, Scanned, Side, all_rows, examples_at, scan
+from tuneline.data.sides import SIDES, Rows, Side, StoredRows, all_rows, examples_at, scan
 from tuneline.errors import DataError
 from tuneline.output import atomic_file
 
@@ -39,7 +39,7 @@ class Divided:
     files: Sequence[Path]
     first: Indexes  # [n_files + 1] number of each file's first row
     rows: Rows
-    held_out: Sequence[Example]  # in the order of the rows
+    held_out: StoredRows  # in the order of the rows
     pairs: Mapping[int, Sequence[Pair]]  # by row, ascending; a pair's held_out is an index of the held-out rows
 
     def on(self, side: Side) -> Indexes:
@@ -91,22 +91,28 @@ def divide(
     ranges = [list(line_ranges(path, _PART_BYTES)) for path in files]
     parts = [part for of_file in ranges for part in of_file]
     with processes(n_workers) as ordered:
-        scanned: list[Scanned] = []
+        scanned: list[Rows] = []
         for _ in watched(_scan_parts(ordered(partial(scan, tuple(sources), settings), parts), scanned), "split"):
             pass
-        rows = all_rows([part.rows for part in scanned])
-        held_out = [example for part in scanned for example in part.held_out]
-        first = offsets_of(np.array([part.n_rows for part in scanned], np.int64))
+        rows = all_rows(scanned)
+        first = offsets_of(np.array([len(part.side) for part in scanned], np.int64))
+        of_files = first[np.cumsum([0, *map(len, ranges)])]
+        held_out = _held_out(files, of_files, rows)
         learned = list(_learned(parts, rows, first))
         pairs = _find_pairs(rows, learned, held_out, settings.contamination, scratch, ordered, watched)
-    return Divided(sources, files, first[np.cumsum([0, *map(len, ranges)])], rows, held_out, pairs)
+    return Divided(sources, files, of_files, rows, held_out, pairs)
 
 
-def _scan_parts(results: Iterable[Scanned], into: list[Scanned]) -> Iterator[int]:
+def _scan_parts(results: Iterable[Rows], into: list[Rows]) -> Iterator[int]:
     """An item per row of each part that is done, which goes to `into`."""
     for part in results:
         into.append(part)
-        yield from range(part.n_rows)
+        yield from range(len(part.side))
+
+
+def _held_out(files: Sequence[Path], first: Indexes, rows: Rows) -> StoredRows:
+    numbers = np.flatnonzero(rows.is_held_out())
+    return StoredRows(files, np.searchsorted(first, numbers, side="right") - 1, rows.offset[numbers])
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +133,16 @@ def _learned(parts: Sequence[LineRange], rows: Rows, first: Indexes) -> Iterator
 def _find_pairs(
     rows: Rows,
     learned: Sequence[_Learned],
-    held_out: Sequence[Example],
+    held_out: StoredRows,
     settings: ContaminationConfig,
     scratch: Path,
     ordered: Ordered,
     watched: Watched,
 ) -> dict[int, list[Pair]]:
-    index = index_of(held_out, settings)
+    path = index_of(held_out, settings).save(scratch)
+    index = load_index(path)
     evidence = Evidence(index, held_out, settings)
-    compared = ordered(partial(_compare, settings, index.save(scratch)), learned)
+    compared = ordered(partial(_compare, settings, path), learned)
     for _ in watched(_gather(zip(learned, compared, strict=True), evidence), "contamination"):
         pass
     of_prompt = np.repeat(np.arange(len(rows.side)), rows.n_prompts)

@@ -1,12 +1,15 @@
 """The data report: what every stage did to the rows, and what the rows of each side look like."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
 from tuneline.data.records import TEACHER_KEY, Example, as_line, iterate_examples, iterate_rejected
+from tuneline.data.token_counts import CountTokens
+from tuneline.errors import DataError
 from tuneline.output import write_metrics, write_text
 from tuneline.reporting.balance import Balance
 from tuneline.reporting.clusters import Clusters, collect, read_clusters
@@ -14,7 +17,6 @@ from tuneline.reporting.contamination import COLUMNS, Pairs, read_pairs
 from tuneline.reporting.flow import SIDES, STAGES, Flow, Side, Stage
 from tuneline.reporting.lengths import (
     UNITS,
-    CountTokens,
     LengthCounts,
     add_lengths,
     batches,
@@ -28,7 +30,7 @@ from tuneline.reporting.pictures import draw_clusters, draw_lengths, draw_rules,
 from tuneline.reporting.sample import Sample, as_markdown
 
 Watched: TypeAlias = Callable[[Iterable[Example], str], Iterable[Example]]  # the same rows; shows progress
-_WITH_EXAMPLES: tuple[Stage, ...] = ("ingest", "clean")
+_KEPT_FROM = "n_kept_from_"  # and a source's name: a key of a stage's metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +38,27 @@ class Folders:
     """What the stages wrote."""
 
     ingested: Path
+    ingest_report: Path
     clean: Path
+    clean_report: Path
     splits: Path
     divided: Path  # the rows that split divides: those of clean, or the same with a teacher's rows
+    taught: Path | None  # what became of the teacher's rows; None: no teacher
 
-    def of(self, stage: Stage) -> Path:
-        match stage:
-            case "ingest":
-                return self.ingested
-            case "clean":
-                return self.clean
-            case "split":
-                return self.splits
+    def rejected(self) -> Iterator[tuple[Stage, Path]]:
+        """Each stage that ran, and the rows that it took out."""
+        yield "ingest", self.ingested / "rejected.jsonl"
+        yield "clean", self.clean / "rejected.jsonl"
+        if self.taught is not None:
+            yield "augment", self.taught / "rejected.jsonl"
+            yield "clean_augmented", self.taught / "clean" / "rejected.jsonl"
+        yield "split", self.splits / "rejected.jsonl"
+
+    def clusters(self) -> Iterator[Path]:
+        """Of copies among the rows read, and among those with the teacher's."""
+        yield self.clean / "clusters.jsonl"
+        if self.taught is not None:
+            yield self.taught / "clean" / "clusters.jsonl"
 
 
 @dataclass(slots=True)
@@ -63,28 +74,35 @@ class Description:
 
 
 def describe(folders: Folders, count_tokens: CountTokens, watched: Watched) -> Description:
-    """Read every file of the three stages once. Raises `DataError` with file:line for what no stage wrote."""
-    clusters = collect(read_clusters(folders.clean / "clusters.jsonl"))
+    """Read every file of the stages once. Raises `DataError` with file:line for what no stage wrote."""
+    clusters = collect(cluster for path in folders.clusters() for cluster in read_clusters(path))
     found = Description(clusters, read_pairs(folders.splits / "contamination.jsonl"))
-    for stage in _WITH_EXAMPLES:
-        for example in watched(iterate_examples(folders.of(stage) / "examples.jsonl"), f"describe {stage}"):
-            found.flow.tallies[stage].keep(example)
-    _add_taught(found.flow, folders, watched)
-    for stage in STAGES:
-        for row in iterate_rejected(folders.of(stage) / "rejected.jsonl"):
+    found.flow.tallies["ingest"].kept = kept_by_source(folders.ingest_report)
+    found.flow.tallies["clean"].kept = kept_by_source(folders.clean_report)
+    _add_taught(found.flow, folders.divided, watched)
+    for stage, path in folders.rejected():
+        for row in iterate_rejected(path):
             found.flow.tallies[stage].reject(row)
-            found.sample.add(row)
+            found.sample.add(replace(row, stage=stage))  # clean_augmented is clean once more, and says so
     for side in SIDES:
         for batch in batches(watched(iterate_examples(folders.splits / f"{side}.jsonl"), f"describe {side}")):
             _add_side(found, side, batch, count_tokens)
     return found
 
 
-def _add_taught(flow: Flow, folders: Folders, watched: Watched) -> None:
-    if folders.divided == folders.clean / "examples.jsonl":
-        return  # no teacher; a row with that key was read as it is
+def kept_by_source(report: Path) -> Counter[str]:
+    """Rows that a stage kept, from its metrics; sources without any are left out. Raises `DataError` for no metrics."""
+    try:
+        figures = json.loads(report.read_bytes())
+        found = {key.removeprefix(_KEPT_FROM): int(n) for key, n in figures.items() if key.startswith(_KEPT_FROM)}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise DataError(f"{report}: no metrics of a stage ({error}); run the stage that writes them") from None
+    return Counter({source: n for source, n in found.items() if n})
+
+
+def _add_taught(flow: Flow, divided: Path, watched: Watched) -> None:
     others: Counter[str] = Counter()
-    for example in watched(iterate_examples(folders.divided), "describe augment"):
+    for example in watched(iterate_examples(divided), "describe divided"):
         (flow.added if TEACHER_KEY in example.meta else others)[example.source] += 1
     flow.dropped = Counter(flow.tallies["clean"].kept)
     flow.dropped.subtract(others)

@@ -7,8 +7,9 @@ from typing import Literal, NamedTuple
 
 from tuneline.data.accounting import Tally
 
-Stage = Literal["ingest", "clean", "split"]
-STAGES: tuple[Stage, ...] = ("ingest", "clean", "split")
+Stage = Literal["ingest", "clean", "augment", "clean_augmented", "split"]
+STAGES: tuple[Stage, ...] = ("ingest", "clean", "augment", "clean_augmented", "split")
+TAUGHT: tuple[Stage, ...] = ("augment", "clean_augmented")  # with a teacher only; their rows are one step of the way
 Side = Literal["train", "val", "test"]
 SIDES: tuple[Side, ...] = ("train", "val", "test")
 
@@ -82,7 +83,7 @@ class Flow:
 
     def steps(self) -> Iterator[Step]:
         """From all rows read (not a step) to the training rows; in a stage the rule that took most comes first."""
-        for stage in STAGES:
+        for stage in _on_the_way():
             yield from (Step(rule, stage, -n) for rule, n in _by_count(self.tallies[stage]))
             if stage == "clean":
                 yield from self._teacher_steps()
@@ -119,11 +120,13 @@ class Flow:
     def metrics(self) -> dict[str, int]:
         """Per stage, rule and source; read == kept + rejected in every stage.
 
-        Of split: read + repeated == kept + rejected + on no side.
+        Of split: read + repeated == kept + rejected + on no side. Of a teacher's stages only what they rejected.
         """
         found: dict[str, int] = {}
-        for stage in STAGES:
+        for stage in _on_the_way():
             found |= _stage_metrics(stage, self.tallies[stage])
+        for stage in TAUGHT:
+            found |= _rejected_metrics(stage, self.tallies[stage]) if self.tallies[stage].n_rejected else {}
         beside = {source: self.beside(source) for source in self.sources()}
         found["clean_n_added"] = self.n_added
         found["clean_n_dropped_beside_added"] = self.dropped.total()
@@ -141,12 +144,18 @@ def _by_count(tally: Tally) -> list[tuple[str, int]]:
     return sorted(tally.by_rule().items(), key=lambda item: (-item[1], item[0]))
 
 
+def _on_the_way() -> Iterator[Stage]:
+    """Stages that take rows from those read."""
+    yield from (stage for stage in STAGES if stage not in TAUGHT)
+
+
 def _stage_metrics(stage: Stage, tally: Tally) -> dict[str, int]:
-    found = {
-        f"{stage}_n_read": tally.n_kept + tally.n_rejected,
-        f"{stage}_n_kept": tally.n_kept,
-        f"{stage}_n_rejected": tally.n_rejected,
-    }
-    found |= {f"{stage}_n_rejected_by_{rule}": n for rule, n in tally.by_rule().items()}
+    found = {f"{stage}_n_read": tally.n_kept + tally.n_rejected, f"{stage}_n_kept": tally.n_kept}
     found |= {f"{stage}_n_kept_from_{source}": n for source, n in tally.kept.items()}
+    return found | _rejected_metrics(stage, tally)
+
+
+def _rejected_metrics(stage: Stage, tally: Tally) -> dict[str, int]:
+    found = {f"{stage}_n_rejected": tally.n_rejected}
+    found |= {f"{stage}_n_rejected_by_{rule}": n for rule, n in tally.by_rule().items()}
     return found | {f"{stage}_n_rejected_from_{source}_by_{rule}": n for (source, rule), n in tally.rejected.items()}

@@ -5,20 +5,18 @@ however much data there is.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
 
 from tuneline.data.records import Example, contents
 from tuneline.data.shingles import offsets_of, words
-from tuneline.errors import DataError
+from tuneline.data.token_counts import CountTokens
 
 Unit = Literal["characters", "words", "tokens"]
 UNITS: tuple[Unit, ...] = ("characters", "words", "tokens")
 LengthCounts: TypeAlias = dict[Unit, Counter[int]]  # rows by their length
-CountTokens: TypeAlias = Callable[[list[str]], list[int]]  # tokens of each text
 
 _ROWS_AT_ONCE = 512
 _CHARS_AT_ONCE = 2**22  # of long rows fewer: a batch's texts and tokens are in memory together
@@ -54,27 +52,6 @@ def add_lengths(counts: LengthCounts, examples: Sequence[Example], count_tokens:
     counts["words"].update(_sums(np.diff(words(flat).offsets).tolist(), ends))
     if count_tokens is not None:
         counts["tokens"].update(_sums(count_tokens(flat), ends))
-
-
-def token_counter(path: Path) -> CountTokens:
-    """Counts with a tokenizer.json, special tokens left out. Raises `DataError` when it is none."""
-    from tokenizers import Tokenizer  # here: only a stage that counts tokens waits for it
-
-    if not path.is_file():
-        raise DataError(f"{path}: no such tokenizer; give the path of a tokenizer.json in clean.length.tokenizer")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing more special
-        raise DataError(f"{path}: not a tokenizer.json ({error}); correct clean.length.tokenizer") from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    # encode_batch takes no lone surrogates, and a report must not fail over one
-    return lambda texts: [
-        len(found.ids)
-        for found in tokenizer.encode_batch_fast(
-            [text.encode("utf-8", "replace").decode() for text in texts], add_special_tokens=False
-        )
-    ]
 
 
 def quantile(counts: Mapping[int, int], share: float) -> int:

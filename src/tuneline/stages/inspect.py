@@ -1,13 +1,13 @@
 """Stage inspect: make the tokens that a phase trains on, and refuse those that would train badly."""
 
 from tuneline.config.params import read_params
-from tuneline.data.progress import watched
-from tuneline.data.records import read_examples, write_rejected
+from tuneline.data.progress import n_lines, watched
+from tuneline.data.records import Example, iterate_examples
 from tuneline.entry import run, stage_arguments
 from tuneline.model.loading import load_tokenizer, stop_token_ids
 from tuneline.output import atomic_folder, write_metrics, write_text
 from tuneline.training.token_report import preview, token_metrics, unused_note
-from tuneline.training.tokens import check_left_out, check_rows, tokenize, write_tokens
+from tuneline.training.tokens import Counts, Tokenized, check_left_out, check_rows, in_pieces, tokenize, write_split
 
 
 def main() -> None:
@@ -17,22 +17,22 @@ def main() -> None:
     phase, allowed_fraction = params.recipe.phases[args.phase], params.train.max_truncated_fraction
     tokenizer = load_tokenizer(params.model)
     stops = stop_token_ids(params.model, tokenizer)
-    tokenized = {}
-    for split in ("train", "val"):
-        examples = read_examples(args.splits / f"{split}.jsonl")
-        shown = watched(examples, f"inspect {split}", len(examples))
-        tokenized[split] = tokenize(tokenizer, shown, phase.objective, phase.max_length, stops)
-        if note := unused_note(tokenized[split], split):
-            print(note)
-        check_left_out(tokenized[split], split, phase.max_length, allowed_fraction)
-    train, val = tokenized["train"], tokenized["val"]
-    check_rows(train, phase.objective, args.splits)
-    with atomic_folder(args.out) as folder:
-        write_tokens(folder / "train.parquet", train.rows)
-        write_tokens(folder / "val.parquet", val.rows)
-        write_rejected(folder / "left_out.jsonl", [*train.left_out, *val.left_out])
-    write_metrics(args.metrics, token_metrics(train, val))
-    write_text(args.preview, preview(tokenizer, train.rows, f"Tokens of phase {args.phase}"))
+
+    def tokenized(examples: list[Example]) -> Tokenized:
+        return tokenize(tokenizer, examples, phase.objective, phase.max_length, stops)
+
+    counts: dict[str, Counts] = {}
+    with atomic_folder(args.out) as folder, (folder / "left_out.jsonl").open("wb") as left_out:
+        for split in ("train", "val"):
+            path = args.splits / f"{split}.jsonl"
+            shown = watched(iterate_examples(path), f"inspect {split}", n_lines(path))
+            counts[split] = write_split(folder / f"{split}.parquet", left_out, in_pieces(shown, tokenized))
+            if note := unused_note(counts[split], split):
+                print(note)
+            check_left_out(counts[split], split, phase.max_length, allowed_fraction)
+        check_rows(counts["train"], phase.objective, args.splits)
+    write_metrics(args.metrics, token_metrics(counts["train"], counts["val"]))
+    write_text(args.preview, preview(tokenizer, counts["train"], f"Tokens of phase {args.phase}"))
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from tuneline.config.schema import SourceConfig, TeacherJobConfig
 from tuneline.data.accounting import Tally
 from tuneline.data.conversation import with_task_prefix
 from tuneline.data.records import TEACHER_KEY, Example, Json, Message, Rejected, as_json, with_id
-from tuneline.data.strict_json import decoded
+from tuneline.data.strict_json import decoded, has_lone_surrogate
 from tuneline.teacher.jobs import Task
 from tuneline.teacher.request import Reply
 
-RULES = ("refused", "cut_off", "stopped", "empty", "unchanged", "format")
+RULES = ("refused", "cut_off", "stopped", "empty", "encoding", "unchanged", "format")
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL)
 
 
@@ -95,6 +95,8 @@ def _problem(reply: Reply, text: str) -> _Unusable | None:
         return _Unusable("stopped", f"the endpoint ended the answer with {reply.finish_reason!r}")
     if not text:
         return _Unusable("empty", "the answer holds no text")
+    if has_lone_surrogate(text):
+        return _Unusable("encoding", "the answer holds half a character (a lone surrogate), which no tokenizer takes")
     return None
 
 

@@ -5,38 +5,36 @@ from itertools import groupby
 
 from transformers import PreTrainedTokenizerBase
 
-from tuneline.training.tokens import IGNORED, KINDS, SPECIAL_TOKEN, TOO_LONG, TOOLS, Tokenized, TokenRow
-
-PREVIEW_ROWS = 3
+from tuneline.training.tokens import IGNORED, KINDS, SPECIAL_TOKEN, TOO_LONG, TOOLS, Counts, TokenRow
 
 
-def token_metrics(train: Tokenized, val: Tokenized) -> dict[str, float | int]:
+def token_metrics(train: Counts, val: Counts) -> dict[str, float | int]:
     """Counts over the training rows, and how many validation rows there are. Needs at least one training row."""
-    lengths = sorted(len(row.input_ids) for row in train.rows)
-    n_tokens, n_trained = sum(lengths), sum(row.n_targets for row in train.rows)
+    lengths = sorted(train.lengths.elements())
+    n_tokens, n_trained = sum(lengths), train.n_targets
     return {
-        "n_train_rows": len(train.rows),
-        "n_val_rows": len(val.rows),
+        "n_train_rows": train.n_rows,
+        "n_val_rows": val.n_rows,
         "n_tokens": n_tokens,
         "n_trained_tokens": n_trained,
         "trained_token_fraction": n_trained / n_tokens,
         "row_tokens_p50": percentile(lengths, 50),
         "row_tokens_p95": percentile(lengths, 95),
         "row_tokens_max": lengths[-1],
-        "n_truncated_rows": train.n_left_out(TOO_LONG) + val.n_left_out(TOO_LONG),
+        "n_truncated_rows": train.left_out[TOO_LONG] + val.left_out[TOO_LONG],
         "truncated_fraction": train.truncated_fraction,
         "left_out_fraction": train.left_out_fraction,
-        "n_special_token_rows": train.n_left_out(SPECIAL_TOKEN) + val.n_left_out(SPECIAL_TOKEN),
-        "n_tools_rows": train.n_left_out(TOOLS) + val.n_left_out(TOOLS),
+        "n_special_token_rows": train.left_out[SPECIAL_TOKEN] + val.left_out[SPECIAL_TOKEN],
+        "n_tools_rows": train.left_out[TOOLS] + val.left_out[TOOLS],
         **{f"n_unused_rows_{kind}": train.unused[kind] + val.unused[kind] for kind in KINDS},
     }
 
 
-def unused_note(tokenized: Tokenized, split: str) -> str | None:
+def unused_note(counts: Counts, split: str) -> str | None:
     """One line on the rows that the objective cannot use, and what would; None when there are none."""
-    if not tokenized.unused:
+    if not counts.unused:
         return None
-    found = ", ".join(f"{n} {KINDS[kind]}" for kind, n in sorted(tokenized.unused.items()))
+    found = ", ".join(f"{n} {KINDS[kind]}" for kind, n in sorted(counts.unused.items()))
     return f"{split}: rows of other kinds, not used by this phase: {found}"
 
 
@@ -46,12 +44,11 @@ def percentile(ascending: Sequence[int], percent: int) -> int:
     return ascending[max(1, rank) - 1]
 
 
-def preview(tokenizer: PreTrainedTokenizerBase, rows: Sequence[TokenRow], title: str) -> str:
+def preview(tokenizer: PreTrainedTokenizerBase, counts: Counts, title: str) -> str:
     """Markdown of the first rows, run by run: what is trained stands under a mark of its own."""
-    shown = rows[:PREVIEW_ROWS]
-    head = (
-        f"# {title}\n\nWhat the model sees, and what it is **trained** to say, in {len(shown)} of {len(rows)} rows.\n"
-    )
+    shown = counts.first
+    told = f"What the model sees, and what it is **trained** to say, in {len(shown)} of {counts.n_rows} rows.\n"
+    head = f"# {title}\n\n{told}"
     return "\n".join([head, *(_row_preview(tokenizer, row) for row in shown)])
 
 

@@ -2,21 +2,36 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa  # type: ignore[import-untyped]  # no stubs
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from transformers import PreTrainedTokenizerBase
 
 from tuneline.config.schema import Objective
-from tuneline.data.records import Example, Json, Kind, Rejected, ToolCall, contents, rejection
+from tuneline.data.records import (
+    Example,
+    Json,
+    Kind,
+    Rejected,
+    ToolCall,
+    as_line,
+    contents,
+    rejected_as_json,
+    rejection,
+)
 from tuneline.errors import BudgetError, DataError, ModelError
 from tuneline.model.template import encode_conversation, encode_prompt, encode_text, special_tokens_in, tools_problem
 from tuneline.output import atomic_file
 
+N_FIRST = 3  # rows that the preview shows
+_EXAMPLES_AT_ONCE = 256
+_TOKENS_PER_GROUP = 2**24  # 128 MiB of tokens and labels
 IGNORED = -100  # a label without loss, in Transformers and TRL
 TOO_LONG = "too_long"
 SPECIAL_TOKEN = "special_token"  # noqa: S105  (the name of a rule)
@@ -57,25 +72,54 @@ class Tokenized:
     left_out: list[Rejected] = field(default_factory=list)
     unused: Counter[Kind] = field(default_factory=Counter)
 
-    def n_left_out(self, rule: str) -> int:
-        """How many rows the rule `TOO_LONG`, `SPECIAL_TOKEN` or `TOOLS` left out."""
-        return sum(row.rule == rule for row in self.left_out)
+    @property
+    def counts(self) -> "Counts":
+        """What its rows come to."""
+        counts = Counts()
+        counts.add(self)
+        return counts
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the rows of a split come to, gathered piece by piece: no row but the first ones stays in memory."""
+
+    first: list[TokenRow] = field(default_factory=list)  # N_FIRST at most
+    lengths: Counter[int] = field(default_factory=Counter)  # rows by their number of tokens
+    n_targets: int = 0
+    kept: set[str] = field(default_factory=set)  # ids of the examples
+    left_out: Counter[str] = field(default_factory=Counter)  # examples by rule
+    first_left_out: Rejected | None = None
+    unused: Counter[Kind] = field(default_factory=Counter)
+
+    def add(self, piece: Tokenized) -> None:
+        """Take in more rows of the split."""
+        self.first += piece.rows[: N_FIRST - len(self.first)]
+        self.lengths.update(len(row.input_ids) for row in piece.rows)
+        self.n_targets += sum(row.n_targets for row in piece.rows)
+        self.kept.update(row.id.partition("#")[0] for row in piece.rows)
+        self.left_out.update(row.rule for row in piece.left_out)
+        self.first_left_out = self.first_left_out or next(iter(piece.left_out), None)
+        self.unused.update(piece.unused)
+
+    @property
+    def n_rows(self) -> int:
+        return self.lengths.total()
 
     @property
     def truncated_fraction(self) -> float:
         """Share of the examples that would have lost tokens to the length limit."""
-        return self.n_left_out(TOO_LONG) / self._n_examples
+        return self.left_out[TOO_LONG] / self._n_examples
 
     @property
     def left_out_fraction(self) -> float:
         """Share of the examples that are not trained on, whatever the reason."""
-        return len(self.left_out) / self._n_examples
+        return self.left_out.total() / self._n_examples
 
     @property
     def _n_examples(self) -> int:
         """At least 1, to divide by."""
-        n_kept = len({row.id.partition("#")[0] for row in self.rows})
-        return max(1, n_kept + len(self.left_out))
+        return max(1, len(self.kept) + self.left_out.total())
 
 
 def tokenize(
@@ -106,6 +150,13 @@ def tokenize(
     return tokenized
 
 
+def in_pieces(examples: Iterable[Example], tokenized: Callable[[list[Example]], Tokenized]) -> Iterator[Tokenized]:
+    """The examples tokenized some hundred at a time, in their order."""
+    rest = iter(examples)
+    while piece := list(islice(rest, _EXAMPLES_AT_ONCE)):
+        yield tokenized(piece)
+
+
 def used_kind(objective: Objective) -> Kind:
     """The kind of rows that the objective trains on."""
     match objective:
@@ -115,45 +166,81 @@ def used_kind(objective: Objective) -> Kind:
             return "text"
 
 
-def check_left_out(tokenized: Tokenized, split: str, max_length_tokens: int, allowed_fraction: float) -> None:
+def check_left_out(counts: Counts, split: str, max_length_tokens: int, allowed_fraction: float) -> None:
     """Raise `BudgetError` when more rows than allowed are not trained on."""
-    fraction = tokenized.left_out_fraction
-    if fraction > allowed_fraction:
-        first = tokenized.left_out[0]
+    fraction, first = counts.left_out_fraction, counts.first_left_out
+    if first is not None and fraction > allowed_fraction:
         raise BudgetError(
             f"train.max_truncated_fraction: {fraction:.3g} of the {split} rows are left out "
-            f"({tokenized.n_left_out(TOO_LONG)} longer than max_length {max_length_tokens}, "
-            f"{tokenized.n_left_out(SPECIAL_TOKEN)} spelling a special token, {tokenized.n_left_out(TOOLS)} with tools "
+            f"({counts.left_out[TOO_LONG]} longer than max_length {max_length_tokens}, "
+            f"{counts.left_out[SPECIAL_TOKEN]} spelling a special token, {counts.left_out[TOOLS]} with tools "
             f"that the chat template does not show), allowed is {allowed_fraction:g}; first: "
             f"{first.source}:{first.line} ({first.reason}); raise the phase's max_length, shorten the rows "
             "(clean.length.max_chars), take such tokens out of the data, or allow more to be left out"
         )
 
 
-def check_rows(tokenized: Tokenized, objective: Objective, splits: Path) -> None:
+def check_rows(counts: Counts, objective: Objective, splits: Path) -> None:
     """Raise `DataError` when there is nothing to train on."""
-    if not tokenized.rows:
+    if not counts.n_rows:
         raise DataError(
             f"{splits}/train.jsonl: no row to train on: objective {objective} takes rows of kind "
-            f"{used_kind(objective)}; found: {_found(tokenized)}; choose data with such rows, or another recipe"
+            f"{used_kind(objective)}; found: {_found(counts)}; choose data with such rows, or another recipe"
         )
 
 
-def _found(tokenized: Tokenized) -> str:
-    found = [f"{len(tokenized.left_out)} that were left out"] if tokenized.left_out else []
-    found += [f"{n} {KINDS[kind]}" for kind, n in sorted(tokenized.unused.items())]
+def _found(counts: Counts) -> str:
+    found = [f"{counts.left_out.total()} that were left out"] if counts.left_out else []
+    found += [f"{n} {KINDS[kind]}" for kind, n in sorted(counts.unused.items())]
     return ", ".join(found) or "no row at all"
+
+
+def write_split(path: Path, left_out: BinaryIO, pieces: Iterable[Tokenized]) -> Counts:
+    """Write the rows to train on as `write_tokens` does and those left out as lines; say what they come to."""
+    counts = Counts()
+
+    def written() -> Iterator[list[TokenRow]]:
+        for piece in pieces:
+            counts.add(piece)
+            left_out.writelines(as_line(rejected_as_json(row)) for row in piece.left_out)
+            yield piece.rows
+
+    _write_pieces(path, written())
+    return counts
 
 
 def write_tokens(path: Path, rows: Sequence[TokenRow]) -> None:
     """Write rows as Parquet, the same bytes for the same rows."""
+    _write_pieces(path, [rows])
+
+
+def _write_pieces(path: Path, pieces: Iterable[Sequence[TokenRow]]) -> None:
+    """How the rows are divided into pieces does not show in the bytes."""
+    with atomic_file(path) as temporary, pq.ParquetWriter(temporary, SCHEMA) as writer:
+        for group in _groups(row for piece in pieces for row in piece):
+            writer.write_table(pa.concat_tables(group).combine_chunks())
+
+
+def _groups(rows: Iterable[TokenRow]) -> Iterator["list[pa.Table]"]:
+    """Tables that together are a row group of the file: few enough tokens to be held; one without rows for no row."""
+    tables, n_tokens, rest = [_as_table([])], 0, iter(rows)
+    while piece := list(islice(rest, _EXAMPLES_AT_ONCE)):
+        tables.append(_as_table(piece))
+        n_tokens += sum(len(row.input_ids) for row in piece)
+        if n_tokens >= _TOKENS_PER_GROUP:
+            yield tables
+            tables, n_tokens = [], 0
+    if tables:
+        yield tables
+
+
+def _as_table(rows: Sequence[TokenRow]) -> "pa.Table":
     columns = {
         "id": [row.id for row in rows],
         "input_ids": [row.input_ids for row in rows],
         "labels": [row.labels for row in rows],
     }
-    with atomic_file(path) as temporary:
-        pq.write_table(pa.table(columns, schema=SCHEMA), temporary)
+    return pa.table(columns, schema=SCHEMA)
 
 
 def read_tokens(path: Path) -> list[TokenRow]:
