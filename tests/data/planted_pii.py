@@ -129,6 +129,22 @@ def _email_umlaut(draw: Random) -> str:
     return f"j\u00fcrgen.{draw.choice(LAST)}@m\u00fcller-{draw.choice(LAST)}.de"
 
 
+def _email_international(draw: Random) -> str:
+    name = draw.choice([draw.choice(FIRST), "иван", "ελένη", "j\u00fcrgen"])
+    domain = draw.choice(["пример.рф", "почта.пример.бг", "παράδειγμα.ελ", "m\u00fcnchen.de", "xn--e1afmkfd.xn--p1ai"])
+    return f"{name}@{domain}"
+
+
+def _email_spelt(draw: Random) -> str:
+    return (
+        f"{draw.choice(FIRST)} AT {draw.choice(LAST)}{draw.choice(['', ' DOT co'])} DOT {draw.choice(['com', 'ORG'])}"
+    )
+
+
+def _capital_at(draw: Random) -> str:
+    return draw.choice(["LOOK AT example.com", "MEET AT noon DOT", "signed AT Oslo on the DOT", "STAND AT it, DOT two"])
+
+
 # --- telephone
 
 
@@ -536,6 +552,7 @@ SLACK_ID = string.ascii_uppercase + string.digits
 WRITERS: dict[str, tuple[Writer, ...]] = {
     "email": (
         _email_plain, _email_tagged, _email_shout, _email_angle, _email_mailto, _email_hidden, _email_umlaut,
+        _email_international, _email_spelt,
     ),
     "phone": (_phone_us, _phone_labelled, _phone_uk, _phone_de, _phone_fr, _phone_world, _phone_chinese),
     "ip": (_ipv4, _ipv4_port, _ipv4_address, _ipv4_log, _ipv6),
@@ -633,6 +650,7 @@ def _insert(draw: Random) -> str:
 
 
 NEGATIVES: tuple[Writer, ...] = (
+    _capital_at,
     _uuid,
     _date,
     _sum,

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuneline.config.schema import NearDuplicatesRuleConfig
+from tuneline.config.schema import CleanConfig, NearDuplicatesRuleConfig
 from tuneline.data.arrays import Hashes, Indexes
-from tuneline.data.dedup import answer_text, compared_text, equal_keys, ranks
+from tuneline.data.dedup import answer_text, compared_text, equal_keys, keys_of, ranks
 from tuneline.data.minhash import band_keys
 from tuneline.data.near_copies import (
     Candidate,
@@ -23,11 +23,15 @@ from tuneline.data.near_copies import (
     run_sets,
     shared_keys,
 )
-from tuneline.data.records import Message, ToolCall, make_example
+from tuneline.data.records import Example, Message, ToolCall, make_example
 
 NEAR = NearDuplicatesRuleConfig(enabled=True, ngram=5, bands=14, rows_per_band=8, min_jaccard=0.8, min_answer_jaccard=0)
 TOOLFORMER = Path(__file__).resolve().parents[3] / "shared" / "data" / "toolformer_dedupe_only.json"
 _WORD = re.compile(r"\w+|[+*/<>=%&|^~#$@\\()\[\]{}-]")
+
+
+def ask(prompt: str) -> Example:
+    return make_example("pool", 1, (Message("user", prompt), Message("assistant", "a")), None, {})
 
 
 def candidates(texts: Sequence[str], answers: Sequence[str]) -> list[Candidate]:
@@ -69,6 +73,45 @@ def similarity(one: set[tuple[str, ...]], other: set[tuple[str, ...]]) -> float:
 def test_of_equal_rows_the_earliest_source_then_the_longest_then_the_smallest_id_stays() -> None:
     rank = ranks(np.array([1, 0, 0, 0]), np.array([9, 5, 7, 7]), np.array([1, 2, 4, 3], np.uint64))
     assert rank.tolist() == [3, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("It is 3.14 now", "It is 3:14 now"),
+        ("1.5 or 3,5", "1,5 or 3.5"),
+        ("1,000", "1.000"),
+        ("1.000", "1 000"),
+        ("é 1.2", "é 1 2"),
+        ("1.2.3,4", "1.2,3.4"),
+    ],
+)
+def test_rows_that_differ_in_a_sign_inside_a_number_are_no_folded_copies(
+    all_rules: CleanConfig, one: str, other: str
+) -> None:
+    keys = keys_of([ask(one), ask(other)], all_rules)
+    assert keys.folded[0] != keys.folded[1]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("In 2020, 5 of 7.", "in 2020 5 of 7"),
+        ("Pi is 3.14, e 2.72!", "pi is 3.14 e 2.72"),
+        ("é. 1.5", "É 1.5"),
+        ("1", "1."),
+        ("5.", "5:"),
+    ],
+)
+def test_case_and_prose_around_numbers_are_folded(all_rules: CleanConfig, one: str, other: str) -> None:
+    keys = keys_of([ask(one), ask(other)], all_rules)
+    assert keys.folded[0] == keys.folded[1]
+
+
+def test_a_sign_between_the_numbers_of_two_texts_is_in_no_number(all_rules: CleanConfig) -> None:
+    texts = [make_example("pool", 1, (), text, {}) for text in ("", "5", ".", "5", "", "5.5", "\ud8005.5")]
+    assert len(set(keys_of(texts, all_rules).folded.tolist())) == 5  # 5 twice, nothing twice
+    assert len(keys_of(texts[:1], all_rules).folded) == 1
 
 
 def test_only_alive_rows_are_copies_and_only_alive_rows_are_kept() -> None:

@@ -60,7 +60,7 @@ def test_the_planted_corpus_is_the_same_for_the_same_seed_and_marks_what_it_plan
     assert corpus == planted["planted_corpus"](seed=1, n_per_writing=2)
     assert corpus != planted["planted_corpus"](seed=2, n_per_writing=2)
     emails = [s.text[begin:end] for s in corpus for kind, begin, end in s.planted if kind == "email"]
-    assert all(re.search(r"@|[(\[]at[)\]]|@", email, re.IGNORECASE) for email in emails)
+    assert all(re.search(r"@|[(\[]at[)\]]| AT ", email, re.IGNORECASE) for email in emails)
     assert not any("«" in sample.text or "@@" in sample.text for sample in corpus)
 
 

@@ -69,6 +69,21 @@ def test_limits_in_characters_are_inclusive_and_per_message() -> None:
     ]
 
 
+def test_a_short_question_or_result_goes_as_a_short_answer_does() -> None:
+    """As the comments in conf/clean say of min_chars, which say so in every file."""
+    turns = (
+        Message("user", "find it"),
+        Message("assistant", "ok so"),
+        Message("tool", "7"),
+        Message("assistant", "seven"),
+    )
+    rows = [ask("Hi", "Good day."), ask("Good day.", "Hi"), make_example("pool", 1, turns, None, {})]
+    assert all(isinstance(finding, str) for finding in of_length(*rows, min_chars=3, max_chars=99))
+    for path in sorted(Path("conf/clean").glob("*.yaml")):
+        assert "it also drops short questions" in path.read_text(encoding="utf-8"), path
+        assert "for long raw texts" in path.read_text(encoding="utf-8"), path
+
+
 def test_the_arguments_of_a_call_count_with_its_message() -> None:
     assert of_length(calling("ab", "cdefgh"), max_chars=9) == [None]
     assert of_length(calling("ab", "cdefghij"), max_chars=9) == [

@@ -255,8 +255,8 @@ class LengthRuleConfig(Strict):
     """Reject rows by length."""
 
     enabled: bool
-    min_chars: CountOrZero  # characters, per message or text
-    max_chars: Count  # characters, per message or text
+    min_chars: CountOrZero  # characters, of each message whoever says it, or of the text
+    max_chars: Count  # characters, of each message, or of the text
     max_tokens: Count | None  # tokens of the whole row; null: not counted
     tokenizer: RepoPath  # the tokenizer.json that max_tokens counts with; DVC watches it
 

@@ -8,7 +8,9 @@ Span = tuple[int, int]  # offsets of the first character and behind the last one
 
 # Letters that an address may hold. Not every letter: Chinese writes them right beside an address, without a space.
 LETTER = r"a-z0-9_\u00aa-\u024f\u0370-\u052f"
-_DOMAIN = rf"(?:(?!_)[{LETTER}](?:[{LETTER}-]{{0,62}})\.){{1,4}}[a-z]{{2,24}}"
+# The last label of a domain has letters only: of Latin, Greek or Cyrillic (.рф, .бг, .ελ), or xn-- and how they travel.
+_LAST_LABEL = r"(?:xn--[a-z0-9-]{2,59}|[a-z\u00df-\u00f6\u00f8-\u024f\u0370-\u052f]{2,24})"
+_DOMAIN = rf"(?:(?!_)[{LETTER}](?:[{LETTER}-]{{0,62}})\.){{1,4}}{_LAST_LABEL}"
 # No "%" in front: LIKE '%@mail.com' is a pattern. No "(" behind: a @ b.transpose() is code.
 _EMAIL = re.compile(
     rf"(?<![{LETTER}.%+-])(?!_)(?P<local>[{LETTER}][{LETTER}.+-]{{0,63}})@{_DOMAIN}(?![{LETTER}(-])", re.IGNORECASE
@@ -17,6 +19,11 @@ _HIDDEN_EMAIL = re.compile(
     rf"(?<![{LETTER}.%+-])[a-z0-9][\w.+-]{{0,63}} {{0,2}}[(\[]at[)\]] {{0,2}}"
     rf"[a-z0-9][a-z0-9-]{{0,62}}(?:(?:\.| {{0,2}}[(\[]dot[)\]] {{0,2}})[a-z0-9-]{{2,63}}){{1,4}}(?![\w(-])",
     re.IGNORECASE,
+)
+# Capitals only: "at" and "dot" in running text are words. Both: LOOK AT example.com is none.
+_SPELT_EMAIL = re.compile(
+    r"(?<![\w.%+-])[A-Za-z0-9][\w.+-]{0,63} AT [A-Za-z0-9][A-Za-z0-9-]{0,62}"
+    r"(?: DOT [A-Za-z0-9][A-Za-z0-9-]{0,62}){0,3} DOT [A-Za-z]{2,24}(?![\w(-])"
 )
 _LOGIN_BEFORE = re.compile(r"://[^\s/@:]*:[^\s/@]*\Z")
 _FILE_ENDINGS = (
@@ -65,7 +72,7 @@ _IPV6 = re.compile(
 
 
 def find_emails(text: str) -> Iterator[Span]:
-    """Addresses, also with (at) for @. Not git@ in front of a path, ftp://user:word@host, nor icon@2x.png."""
+    """Addresses, also with (at) or AT for @. Not git@ in front of a path, ftp://user:word@host, nor icon@2x.png."""
     for found in _EMAIL.finditer(text):
         is_remote = found["local"] == "git" and text[found.end() : found.end() + 1] in {":", "/"}
         is_login = _LOGIN_BEFORE.search(text[max(0, found.start() - _WINDOW) : found.start()])
@@ -73,6 +80,8 @@ def find_emails(text: str) -> Iterator[Span]:
             yield found.span()
     if "at)" in text or "at]" in text or "AT)" in text or "AT]" in text:
         yield from (found.span() for found in _HIDDEN_EMAIL.finditer(text))
+    if " AT " in text and " DOT " in text:
+        yield from (found.span() for found in _SPELT_EMAIL.finditer(text))
 
 
 def find_ipv4(text: str, begin: int, end: int) -> Iterator[Span]:

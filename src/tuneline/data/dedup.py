@@ -19,6 +19,9 @@ from tuneline.data.records import Example, id_number
 from tuneline.data.shingles import Grams, mixed, offsets_of, recalled_words, runs, sequence_keys, sums
 
 _ROWS_AT_ONCE = 200  # their words' hashes then stay in the processor's cache
+_PIECE_BYTES = 2**16  # of text at a time: arrays of that size are not fetched from the system again and again
+_ZERO, _N_DIGITS = np.uint8(ord("0")), np.uint8(10)
+_DOT, _COMMA, _COLON = np.frombuffer(b".,:", np.uint8)
 _SYSTEM = 1
 _CALL = 10**12
 _ROLES = {"system": _SYSTEM, "user": 2, "assistant": 3, "tool": 4}
@@ -29,7 +32,7 @@ class Keys(NamedTuple):
     """What rows are compared by: equal numbers, equal rows in that sense."""
 
     content: Hashes  # [n_rows] the id
-    folded: Hashes  # [n_rows] words in order, roles and labels
+    folded: Hashes  # [n_rows] words in order, signs inside numbers, roles and labels
     bands: Hashes  # [n_rows, bands] see minhash.band_keys
 
 
@@ -94,6 +97,33 @@ def _folded_keys(of_parts: Grams, parts: list[list[tuple[int, str]]]) -> Hashes:
     texts = [text for row in parts for _, text in row]
     for index in np.flatnonzero(np.diff(of_parts.offsets) == 0):  # nothing but punctuation: "?" is not "!"
         keys[index] = _hashed(texts[index])
+    return keys + _signs_in_numbers(texts)
+
+
+def _between_digits(data: NDArray[np.uint8], begin: int) -> Indexes:
+    """Places between two digits in a piece of the bytes."""
+    is_digit = (data[begin : begin + _PIECE_BYTES + 2] - _ZERO) < _N_DIGITS  # unsigned: what is below 0 becomes large
+    return np.flatnonzero(is_digit[:-2] & is_digit[2:]) + (begin + 1)
+
+
+def _signs_in_numbers(texts: list[str]) -> Hashes:
+    """[n_texts] A hash of the signs between two digits in their order: 3.14 is not 3:14; 0 for a text without any.
+
+    All texts at once and byte by byte: an expression that looks for them takes longer than all the rest of the key.
+    """
+    joined = "\n".join(texts)
+    encoded = joined.encode("utf-8", "surrogatepass")
+    data = np.frombuffer(encoded, np.uint8)
+    places = np.concatenate([_between_digits(data, begin) for begin in range(0, max(len(data), 1), _PIECE_BYTES)])
+    signs = data[places]
+    is_sign = (signs == _DOT) | (signs == _COMMA) | (signs == _COLON)
+    if not is_sign.any():
+        return np.zeros(len(texts), np.uint64)
+    sizes = map(len, texts) if len(encoded) == len(joined) else (len(t.encode("utf-8", "surrogatepass")) for t in texts)
+    ends = np.cumsum(np.fromiter(sizes, np.int64, len(texts)) + 1)
+    counts = np.bincount(np.searchsorted(ends, places[is_sign], side="right"), minlength=len(texts))
+    keys = sequence_keys(Grams(mixed(signs[is_sign].astype(np.uint64)), offsets_of(counts)))
+    keys[counts == 0] = 0
     return keys
 
 

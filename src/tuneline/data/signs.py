@@ -76,7 +76,11 @@ def signs(text: str) -> Signs:
 
 
 def _may_hold_hidden_at(encoded: bytes, skeleton: bytes) -> bool:
-    return bool((b"(" in skeleton and _round_at(encoded)) or (b"[" in skeleton and _square_at(encoded)))
+    return bool(
+        (b"(" in skeleton and _round_at(encoded))
+        or (b"[" in skeleton and _square_at(encoded))
+        or (b"DOT" in skeleton and b" DOT " in encoded and b" AT " in encoded)
+    )
 
 
 def _may_hold_token(encoded: bytes, skeleton: bytes, has_at: bool, n_digits: int) -> bool:

@@ -9,6 +9,8 @@ from tuneline.output import write_metrics
 def main() -> None:
     args = stage_arguments(__doc__, "tasks_folder", "tuned", "out", names=("task",))
     params = read_params(args.params)
+    if args.task in params.eval.harness_uncompared:
+        print(f"{args.task}: its rows are compared with no training row; its score may be memory")
     stay_offline_for(args.task, args.tasks_folder, params.model)
     tasks = find_task(args.task, args.tasks_folder)
     # imported late: the Hugging Face libraries look at the network switch when they are imported
