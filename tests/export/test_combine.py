@@ -18,6 +18,22 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(PEFT_WARNING)]
 
+MODEL_WAYS: dict[str, dict[str, Any]] = {
+    "linear": {},
+    "slerp": {},
+    "task_arithmetic": {},
+    "ties": {"density": 0.5, "majority_sign_method": "total"},
+    "dare_ties": {"density": 0.5, "majority_sign_method": "total"},
+}
+ADAPTER_WAYS: dict[str, dict[str, Any]] = {
+    "cat": {},
+    "linear": {},
+    "svd": {},
+    "ties": {"density": 0.6, "majority_sign_method": "total"},
+    "dare_linear": {"density": 0.6},
+    "dare_ties": {"density": 0.6, "majority_sign_method": "total"},
+    "magnitude_prune": {"density": 0.6},
+}
 LAYER = "model.layers.1.mlp.up_proj"
 PREFIX = f"base_model.model.{LAYER}"
 
@@ -338,7 +354,7 @@ def test_models_of_another_shape_type_or_with_a_tensor_missing_are_refused_by_te
     save_file(fewer, tmp_path / "less/model.safetensors", metadata={"format": "pt"})
     refused(
         settings("full", "linear", (one, 1), (tmp_path / "less", 1)), one, tmp_path / "c",
-        r"less: tensor model.norm.weight is missing, .*/model\.safetensors has it",
+        r"less/model\.safetensors: tensor model.norm.weight is missing, .*/model\.safetensors has it",
     )  # fmt: skip
 
 
@@ -351,7 +367,7 @@ def test_a_dropped_head_of_an_untied_model_is_named(tmp_path: Path) -> None:
     fewer = {name: tensor for name, tensor in tensors(tmp_path / "two").items() if name != "lm_head.weight"}
     save_file(fewer, tmp_path / "two/model.safetensors", metadata={"format": "pt"})
     chosen = settings("full", "linear", (tmp_path / "one", 1), (tmp_path / "two", 1))
-    refused(chosen, tmp_path / "one", tmp_path / "out", "two: tensor lm_head.weight is missing")
+    refused(chosen, tmp_path / "one", tmp_path / "out", r"two/model\.safetensors: tensor lm_head.weight is missing")
 
 
 def test_no_room_on_the_disk_is_told_before_with_needed_and_free_bytes(
@@ -382,13 +398,6 @@ for names, out in ((("small", "small"), "small_out"), (("one", "two"), "out")):
 print(peak() - before)
 """
 SHARD = 32 * 2**20  # bytes
-WAYS: dict[str, dict[str, Any]] = {
-    "linear": {},
-    "slerp": {},
-    "task_arithmetic": {},
-    "ties": {"density": 0.5, "majority_sign_method": "total"},
-    "dare_ties": {"density": 0.5, "majority_sign_method": "total"},
-}
 
 
 @pytest.fixture(scope="module")
@@ -420,11 +429,11 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", MODEL_WAYS)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_peak_memory_is_at_most_a_shard_of_each_model_and_the_one_written(way: str, large: Path) -> None:
     """Models of 384 MiB. The base is one of them, where changes of it are combined."""
-    command = [sys.executable, "-c", PEAK, str(large), way, json.dumps(WAYS[way])]
+    command = [sys.executable, "-c", PEAK, str(large), way, json.dumps(MODEL_WAYS[way])]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     n_models = 2 if way in ("linear", "slerp") else 3
     found = int(done.stdout)

@@ -24,6 +24,7 @@ class Checkpoint:
         self.folder = folder
         refuse_pickles(folder)
         self.file_of = _files(folder)
+        self._listing = INDEX if (folder / INDEX).is_file() else next(iter(self.file_of.values()), INDEX)
         self._open: tuple[str, Any] | None = None
 
     def blocks(self, name: str) -> Iterator[Tensor]:
@@ -39,7 +40,8 @@ class Checkpoint:
             yield block
 
     def path_of(self, name: str) -> Path:
-        return self.folder / self.file_of[name]
+        """The file that holds the tensor; where none does, the one that would have to tell of it."""
+        return self.folder / self.file_of.get(name, self._listing)
 
     def shape_and_type(self, name: str) -> tuple[tuple[int, ...], str]:
         """From the file's header alone."""

@@ -113,7 +113,8 @@ def _check_alike(first: Checkpoint, other: Checkpoint) -> None:
     if one_sided:
         having, lacking = (first, other) if one_sided[0] in first.file_of else (other, first)
         raise ModelError(
-            f"{lacking.folder}: tensor {one_sided[0]} is missing, {having.path_of(one_sided[0])} has it; {ONE_MODEL}"
+            f"{lacking.path_of(one_sided[0])}: tensor {one_sided[0]} is missing, "
+            f"{having.path_of(one_sided[0])} has it; {ONE_MODEL}"
         )
     for name in first.file_of:
         if name in other.file_of and (mine := first.shape_and_type(name)) != (theirs := other.shape_and_type(name)):
