@@ -64,7 +64,8 @@ def ties(
 ) -> Tensor:
     """Trim, elect sign, merge (Yadav et al. 2023, arXiv:2306.01708, algorithm 1 with lambda = 1).
 
-    Of each tau stay the magnitudes from `least` on (see `least_kept`); see `disjoint_mean` for the rest.
+    Of each tau stay the magnitudes from `least` on (see `least_kept`): one of each tensor where the authors have one
+    for the whole model; see `disjoint_mean` for the rest.
     """
     kept = [trimmed(tau, bound) for tau, bound in zip(taus, least, strict=True)]
     return disjoint_mean(kept, weights, sign).add_(base)
