@@ -31,7 +31,8 @@ def combine_models(settings: CombineConfig, base: Path, seed: int, out: Path) ->
     models = [Checkpoint(Path(source.path)) for source in settings.sources]
     origin = [Checkpoint(base)] if needs_base(settings) else []
     for other in (*models[1:], *origin):
-        _check_alike(models[0], other)
+        _check_floats(other)
+        _check_alike(models[0], other, same_type=other not in origin)
     _check_floats(models[0])
     names = _without_tied_head(models)
     for file in dict.fromkeys(models[0].file_of[name] for name in names):
@@ -106,8 +107,11 @@ def _in_type(combined: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     return rounded
 
 
-def _check_alike(first: Checkpoint, other: Checkpoint) -> None:
-    """Raise `ModelError` naming the first tensor of one model that the other lacks, or has in another shape or type."""
+def _check_alike(first: Checkpoint, other: Checkpoint, *, same_type: bool) -> None:
+    """Raise `ModelError` naming the first tensor of one model that the other lacks, or has in another shape or type.
+
+    A base in 16 bits is the same in 32, and what was trained on it is often kept in those.
+    """
     tied = {HEAD} if is_tied(first.folder) and is_tied(other.folder) else set()
     one_sided = sorted((set(first.file_of) ^ set(other.file_of)) - tied)
     if one_sided:
@@ -116,8 +120,9 @@ def _check_alike(first: Checkpoint, other: Checkpoint) -> None:
             f"{lacking.path_of(one_sided[0])}: tensor {one_sided[0]} is missing, "
             f"{having.path_of(one_sided[0])} has it; {ONE_MODEL}"
         )
-    for name in first.file_of:
-        if name in other.file_of and (mine := first.shape_and_type(name)) != (theirs := other.shape_and_type(name)):
+    for name in (name for name in first.file_of if name in other.file_of):
+        mine, theirs = first.shape_and_type(name), other.shape_and_type(name)
+        if mine[0] != theirs[0] or (same_type and mine != theirs):
             raise ModelError(
                 f"{other.path_of(name)}: tensor {name} is {_shown(*theirs)}, but {_shown(*mine)} in "
                 f"{first.path_of(name)}; {ONE_MODEL}"
