@@ -72,6 +72,15 @@ def test_card_does_not_set_perplexities_of_different_rows_side_by_side() -> None
     assert "1.31" not in card(experiment(), reports())  # of the file, on 64 rows; base and tuned have 600
 
 
+def test_card_says_what_changing_the_base_after_qlora_cost() -> None:
+    figures = reports()
+    found = {"four_bit_kl_mean_nats": 0.0123, "four_bit_kl_p99_nats": 0.2, "four_bit_top1_agreement": 0.9712}
+    text = card(experiment(), replace(figures, merge={**figures.merge, **found}))
+    assert "in 4 bits (QLoRA) and merged into the unquantised one" in text
+    assert "KL 0.012 nats in the mean, 0.2 at the 99th percentile, same top token 97.1%" in text
+    assert "QLoRA" not in card(experiment(), figures)
+
+
 def test_card_of_a_task_without_execution_uses_exact_match() -> None:
     figures = reports()
     verified = {name: {**row, "exact_match_drop": 0.02} for name, row in figures.verified.items()}

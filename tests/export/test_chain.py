@@ -104,6 +104,14 @@ def test_text_shows_ratio_with_error_and_score_with_interval(reports: Path) -> N
     check_chain(chain(reports))
 
 
+def test_text_says_what_changing_the_base_after_qlora_cost(reports: Path) -> None:
+    assert "QLoRA" not in chain_markdown(chain(reports), 0.95)
+    figures = json.loads((reports / "merge.json").read_text())
+    found = {"four_bit_kl_mean_nats": 0.0123, "four_bit_kl_p99_nats": 0.2, "four_bit_top1_agreement": 0.9712}
+    write(reports / "merge.json", figures | found)
+    assert "KL 0.012 nats in the mean" in chain_markdown(chain(reports), 0.95)
+
+
 @pytest.mark.parametrize("content", ["[]", '{"a": "b"}', "{"])
 def test_report_that_is_none_is_named(reports: Path, content: str) -> None:
     (reports / "verify" / "q8_0.json").write_text(content)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.export.conftest import PEFT_WARNING, model_config, save_adapter, save_model, save_tokenizer
-from tuneline.config.schema import MergeConfig, ModelConfig
+from tuneline.config.schema import MergeConfig, ModelConfig, QuantizationConfig
 from tuneline.errors import BudgetError, EnvironmentProblem, ModelError
 
 if TYPE_CHECKING:
@@ -26,6 +26,11 @@ BUDGET = MergeConfig(
     dtype="float32",
     check_examples=3,
     max_relative_logit_diff=1e-4,
+)
+
+
+FOUR_BITS = QuantizationConfig(
+    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype="bfloat16"
 )
 
 
@@ -160,6 +165,71 @@ def test_nan_in_the_adapter_is_refused(base: Path, adapter: Path, rows: list[lis
         match=rf"tensor base_model.model.{LAYER}.lora_A.weight holds values that are not finite; train it again",
     ):
         merge(tmp_path / "adapter", model_config(base), "float32", tmp_path, rows)
+
+
+def quantized(base: Path) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    config: Any = BitsAndBytesConfig(  # type: ignore[no-untyped-call]  # Transformers leaves it untyped
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True
+    )
+    return AutoModelForCausalLM.from_pretrained(
+        base, quantization_config=config, device_map={"": "cpu"}, dtype=torch.float32
+    )
+
+
+def test_merging_into_a_quantised_base_is_refused_in_one_line(
+    base: Path, adapter: Path, rows: list[list[int]], tmp_path: Path
+) -> None:
+    import shutil
+
+    from tuneline.export.merge import merge
+
+    quantized(base).save_pretrained(tmp_path / "base")
+    save_tokenizer(tmp_path / "base")
+    shutil.copytree(adapter, tmp_path / "adapter")
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(tmp_path / "base")
+    (tmp_path / "adapter/adapter_config.json").write_text(json.dumps(config))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ModelError, match=r"/base' is quantised already \(bitsandbytes .*in 16 bits") as caught:
+        merge(tmp_path / "adapter", model_config(tmp_path / "base"), "float32", tmp_path / "out", rows)
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_after_qlora_the_distance_of_the_merged_model_from_the_trained_one_is_measured(
+    base: Path, adapter: Path, merged: Path, rows: list[list[int]]
+) -> None:
+    """Against bitsandbytes, PEFT and Transformers asked directly."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from tuneline.export.merge import four_bit_distance
+
+    found = four_bit_distance(adapter, model_config(base), FOUR_BITS, merged, rows)
+    trained = PeftModel.from_pretrained(quantized(base), str(adapter))
+    written = AutoModelForCausalLM.from_pretrained(merged)
+    divergences, same = [], []
+    for ids in rows:
+        with torch.inference_mode():
+            p, q = (model(torch.tensor([ids])).logits[0].log_softmax(-1) for model in (trained, written))
+        divergences += (p.exp() * (p - q)).sum(dim=-1).tolist()
+        same += (p.argmax(-1) == q.argmax(-1)).tolist()
+    assert found["four_bit_kl_mean_nats"] == pytest.approx(sum(divergences) / len(divergences), rel=1e-3)
+    assert found["four_bit_kl_mean_nats"] > 1e-4
+    assert found["four_bit_top1_agreement"] == pytest.approx(sum(same) / len(same))
+
+
+def test_without_qlora_or_an_adapter_there_is_no_distance_from_4_bits(
+    base: Path, adapter: Path, merged: Path, rows: list[list[int]]
+) -> None:
+    from tuneline.export.merge import four_bit_distance
+
+    assert four_bit_distance(adapter, model_config(base), None, merged, rows) == {}
+    assert four_bit_distance(merged, model_config(base), FOUR_BITS, merged, rows) == {}
 
 
 def test_full_fine_tune_is_copied(base: Path, rows: list[list[int]], tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Loading: what is incomplete, foreign or absent is refused in one line."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -103,6 +104,27 @@ def test_a_tensor_of_another_shape_is_refused_by_name(tiny: ModuleType, tmp_path
     loads: list[Callable[[], Any]] = [lambda: load_base(config, machine, None), lambda: load_merged(tmp_path, machine)]
     for load in loads:
         with pytest.raises(ModelError, match=f"1 tensors of its weights are missing or misshapen: {name}$") as caught:
+            load()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "fp8"])
+def test_a_base_that_is_quantised_already_is_refused_before_its_weights_are_read(
+    tiny: ModuleType, tmp_path: Path, method: str
+) -> None:
+    from tuneline.model.loading import load_base, load_base_for_training
+
+    tiny.save_base(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": method}}))
+    (tmp_path / "model.safetensors").unlink()
+    base, machine = tiny.model_config(tmp_path), tiny.hardware()
+    loads: list[Callable[[], Any]] = [
+        lambda: load_base(base, machine, None),
+        lambda: load_base_for_training(base, machine, None, "adapter"),
+    ]
+    for load in loads:
+        with pytest.raises(ModelError, match=rf"quantised already \({method} in its config.json\).*16 bits") as caught:
             load()
         assert "\n" not in str(caught.value)
 

@@ -8,6 +8,7 @@ import yaml
 
 from tuneline.config.schema import SourceConfig
 from tuneline.evaluation.names import interval_names
+from tuneline.export.chain import four_bit_note
 from tuneline.export.experiment import Experiment
 
 Figures = Mapping[str, float | int]
@@ -119,10 +120,12 @@ def _files(it: Experiment, reports: Reports) -> str:
     header = ["type", "MiB", "bits/weight", "KL mean (nats)", "KL p99", "same top token", _words(score), "lost"]
     rows = [_file_row(name, figures, score) for name, figures in reports.verified.items()]
     merge = reports.merge
+    note = four_bit_note(merge)
     return (
         "## What quantisation cost\n\nEach type against the merged model in fp32, on the held-out answers.\n\n"
         f"{_table(header, rows)}\n\nAdapter against merged model: largest logit difference "
         f"{merge['relative_logit_diff']:.2g} of the largest logit, over {merge['n_tokens']} tokens."
+        + (f"\n\n{note}" if note else "")
     )
 
 

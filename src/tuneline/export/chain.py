@@ -117,8 +117,24 @@ def chain_markdown(links: Sequence[Link], confidence: float) -> str:
     return (
         "# The parity chain\n\nAdapter against merged model at every position, each GGUF against the merged model on "
         "the held-out answers; scores on the held-out examples, paired with the tuned model's.\n\n"
-        f"{table}\n\n{_verdict(links)}\n"
+        f"{table}\n\n{_verdict(links)}\n{_four_bits(links)}"
     )
+
+
+def four_bit_note(merge: Figures) -> str:
+    """After QLoRA, what changing the base cost; empty otherwise."""
+    if "four_bit_kl_mean_nats" not in merge:
+        return ""
+    return (
+        "Trained beside the base in 4 bits (QLoRA) and merged into the unquantised one, which answers a little "
+        "differently: KL {four_bit_kl_mean_nats:.2g} nats in the mean, {four_bit_kl_p99_nats:.2g} at the 99th "
+        "percentile, same top token {four_bit_top1_agreement:.1%}. No budget holds it."
+    ).format_map(merge)
+
+
+def _four_bits(links: Sequence[Link]) -> str:
+    notes = [four_bit_note(link.figures) for link in links if link.name == "merged"]
+    return "".join(f"\n{note}\n" for note in notes if note)
 
 
 def check_chain(links: Sequence[Link]) -> None:

@@ -1,7 +1,8 @@
-"""Safetensors files as they lie in a model's folder: one, or several with an index. Read tensor by tensor."""
+"""Safetensors files as they lie in a model's folder: one, or several with an index. Read in blocks of rows."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tuneline.errors import ModelError
 
 INDEX = "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+BLOCK = 2**18  # values in a block, unless one row has more; what is in memory does not depend on a tensor's size
 
 
 class Checkpoint:
@@ -22,14 +24,24 @@ class Checkpoint:
         self.folder = folder
         refuse_pickles(folder)
         self.file_of = _files(folder)
+        self._listing = INDEX if (folder / INDEX).is_file() else next(iter(self.file_of.values()), INDEX)
         self._open: tuple[str, Any] | None = None
 
-    def get(self, name: str) -> Tensor:
-        """The tensor, in its type on disk. Raises `ModelError` when one of its values is not finite."""
-        tensor: Tensor = self._file(self.file_of[name]).get_tensor(name)
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ModelError(f"{self.folder}: tensor {name} holds values that are not finite; train it again")
-        return tensor
+    def blocks(self, name: str) -> Iterator[Tensor]:
+        """The tensor's rows, `BLOCK` values at a time, in its type on disk. To be read, not written to.
+
+        Raises `ModelError` when a value is not finite.
+        """
+        for block in row_blocks(self._file(self.file_of[name]).get_slice(name)):
+            if block.is_floating_point() and not bool(torch.isfinite(block).all()):
+                raise ModelError(
+                    f"{self.path_of(name)}: tensor {name} holds values that are not finite; train it again"
+                )
+            yield block
+
+    def path_of(self, name: str) -> Path:
+        """The file that holds the tensor; where none does, the one that would have to tell of it."""
+        return self.folder / self.file_of.get(name, self._listing)
 
     def shape_and_type(self, name: str) -> tuple[tuple[int, ...], str]:
         """From the file's header alone."""
@@ -37,6 +49,7 @@ class Checkpoint:
         return tuple(part.get_shape()), str(part.get_dtype())
 
     def close(self) -> None:
+        """Unmap the file: pages that were read from it no longer count as this process's memory."""
         self._open = None
 
     def _file(self, file: str) -> Any:
@@ -50,7 +63,19 @@ def check_tensors(folder: Path) -> None:
     """Raise `ModelError` naming the first tensor in `folder` that is not finite, or a file that is no safetensors."""
     checkpoint = Checkpoint(folder)
     for name in checkpoint.file_of:
-        checkpoint.get(name)
+        for _ in checkpoint.blocks(name):
+            pass
+
+
+def row_blocks(part: Any) -> Iterator[Tensor]:
+    """The rows of `part`, a slice of safetensors, some at a time; a tensor without dimensions at once."""
+    shape = part.get_shape()
+    if not shape:
+        yield part[...]
+        return
+    n_rows = max(1, BLOCK // max(1, math.prod(shape[1:])))
+    for start in range(0, shape[0], n_rows):
+        yield part[start : min(start + n_rows, shape[0])]
 
 
 def refuse_pickles(folder: Path) -> None:

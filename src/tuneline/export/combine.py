@@ -1,11 +1,12 @@
 """Several trained things become one folder that looks like a phase's output; what came out is compared with each."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tuneline.config.schema import CombineConfig, ModelConfig
 from tuneline.errors import BudgetError, EnvironmentProblem, ModelError
@@ -97,7 +98,18 @@ def _difference(first: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) 
         return f"token {token!r} has id {two.get(token)} instead of {one.get(token)} ({len(changed)} differ)"
     if first.eos_token != other.eos_token or first.pad_token != other.pad_token:
         return f"EOS {other.eos_token!r}, pad {other.pad_token!r} instead of {first.eos_token!r}, {first.pad_token!r}"
-    return "the chat template" if first.chat_template != other.chat_template else None
+    if first.chat_template != other.chat_template:
+        return "the chat template"
+    return _difference_in_parts(first, other)
+
+
+def _difference_in_parts(first: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> str | None:
+    """What tokenizers with the same vocabulary may still cut differently by; None where they have no such parts."""
+    if not isinstance(first, PreTrainedTokenizerFast) or not isinstance(other, PreTrainedTokenizerFast):
+        return None
+    one, two = (json.loads(tokenizer.backend_tokenizer.to_str()) for tokenizer in (first, other))
+    parts = {"normalizer": "the normalizer", "pre_tokenizer": "the pre-tokenizer", "model": "the merges"}
+    return next((words for part, words in parts.items() if one[part] != two[part]), None)
 
 
 def _distance(source: Path, combined: Path, base: ModelConfig, rows: Rows) -> Metrics:

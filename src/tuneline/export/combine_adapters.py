@@ -16,7 +16,7 @@ from torch import Tensor
 from tuneline.config.schema import CombineConfig, ModelConfig
 from tuneline.errors import ModelError
 from tuneline.export.reference import REFERENCE
-from tuneline.model.adapters import attach_adapter, check_adapter_fits, peft_warnings
+from tuneline.model.adapters import WEIGHTS, attach_adapter, check_adapter_fits, misfit, peft_warnings
 from tuneline.model.loading import first_line, load_base
 from tuneline.model.saving import sort_adapter_config
 
@@ -119,10 +119,13 @@ def _attach_another(model: PeftModel, folder: Path, name: str) -> None:
         with peft_warnings():
             result = model.load_adapter(str(folder), adapter_name=name, torch_device="cpu")
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: the adapter does not fit its base: {first_line(error)}") from error
+        raise ModelError(f"{folder / WEIGHTS}: the adapter does not fit its base: {misfit(error, name)}") from error
     if result.missing_keys or result.unexpected_keys:
-        what, keys = ("lacks", result.missing_keys) if result.missing_keys else ("has", result.unexpected_keys)
-        raise ModelError(f"{folder}: the adapter {what} {sorted(keys)[0]}, unlike its config says; train it again")
+        what, keys = (
+            ("is missing", result.missing_keys) if result.missing_keys else ("is extra", result.unexpected_keys)
+        )
+        tensor = sorted(keys)[0].replace(f".{name}.", ".")
+        raise ModelError(f"{folder / WEIGHTS}: tensor {tensor} {what}, unlike its config says; train it again")
 
 
 def _add(model: PeftModel, settings: CombineConfig) -> None:

@@ -1,6 +1,7 @@
 """PEFT adapters read back from disk onto their base. Apart from loading.py, since importing PEFT takes seconds."""
 
 import contextlib
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from transformers import PreTrainedModel
 from tuneline.config.schema import HardwareConfig, ModelConfig, QuantizationConfig
 from tuneline.errors import ModelError
 from tuneline.model.loading import at_revision, first_line, is_adapter, load_base, load_merged, require_folder
+
+WEIGHTS = "adapter_model.safetensors"
 
 
 def load_tuned(
@@ -43,7 +46,20 @@ def attach_adapter(base: PreTrainedModel, folder: Path, is_trainable: bool) -> P
             warnings.filterwarnings("error", message="Found missing adapter keys")
             return PeftModel.from_pretrained(base, str(folder), is_trainable=is_trainable)
     except problems as error:
-        raise ModelError(f"{folder}: the adapter does not fit its base: {first_line(error)}") from error
+        raise ModelError(
+            f"{folder / WEIGHTS}: the adapter does not fit its base: {misfit(error, 'default')}"
+        ) from error
+
+
+def misfit(error: BaseException, name: str) -> str:
+    """What PEFT says of the adapter called `name`, by the first tensor that does not fit, as the file names it."""
+    text = str(error).replace(f".{name}.", ".")
+    if found := re.search(r"Found missing adapter keys[^\[]*\['([^']+)'", text):
+        return f"tensor {found[1]} is missing"
+    if found := re.search(r"size mismatch for (\S+): .*?\[(.*?)\].*?\[(.*?)\]", text):
+        shapes = [shape.replace(", ", "x") for shape in (found[2], found[3])]
+        return f"tensor {found[1]} is {shapes[0]} instead of {shapes[1]}"
+    return first_line(error)
 
 
 @contextlib.contextmanager

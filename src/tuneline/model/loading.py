@@ -16,6 +16,7 @@ from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
     GenerationConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -173,6 +174,7 @@ def _load_base_in(
     quantization: QuantizationConfig | None,
 ) -> PreTrainedModel:
     _require_local_folder(model)
+    _refuse_quantized(model)
     device = torch_device(hardware)
     with one_line_errors(model.name_or_path, model.revision):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -186,6 +188,22 @@ def _load_base_in(
         )
     weights = _complete(loaded, model.name_or_path)
     return weights if quantization is not None else _placed(weights, device)
+
+
+def _refuse_quantized(model: ModelConfig) -> None:
+    """Raise `ModelError` for a base whose files hold quantised weights.
+
+    What is merged into those is rounded to their few bits again, so an adapter trained on them could not be shipped.
+    """
+    with one_line_errors(model.name_or_path, model.revision):
+        config, _ = PretrainedConfig.get_config_dict(model.name_or_path, **revision_arguments(model))
+    found = config.get("quantization_config")
+    if found is not None:
+        raise ModelError(
+            f"model.name_or_path: {at_revision(model.name_or_path, model.revision)} is quantised already "
+            f"({found.get('quant_method', 'unnamed')} in its config.json), and an adapter merged into it would be "
+            "rounded with it; name the model in 16 bits, method=qlora quantises it for training alone"
+        )
 
 
 def _quantized_placement(quantization: QuantizationConfig | None, device: torch.device) -> dict[str, Any]:
