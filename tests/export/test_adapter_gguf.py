@@ -125,12 +125,14 @@ def test_file_states_the_alpha_that_scales_as_the_adapter_does(base: Path, tmp_p
         assert len(header.tensors) == 2 * 2 * 7  # A and B, two layers of seven matrices
 
 
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True` and a tied layer:UserWarning")
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning")
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"use_dora": True}, "a DoRA adapter"),
         ({"bias": "all"}, "bias 'all' is trained"),
-        ({"modules_to_save": ["lm_head"]}, "whole modules or token embeddings"),
+        ({"modules_to_save": ["norm"]}, "whole modules or token embeddings"),
         ({"trainable_token_indices": [1, 2]}, "whole modules or token embeddings"),
         ({"alpha_pattern": {"q_proj": 16}}, "scales differ by layer"),
         ({"rank_pattern": {"q_proj": 2}}, "scales differ by layer"),

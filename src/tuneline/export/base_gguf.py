@@ -44,7 +44,8 @@ def _as_folder(base: ModelConfig, tokenizer: PreTrainedTokenizerBase, out: Path)
     dtype = _smallest_exact(model)
     check_room(out, model.num_parameters() * torch_dtype(dtype).itemsize)
     round_weights(model, dtype)
-    with scratch_folder(out) as folder:
+    with scratch_folder(out) as scratch:
+        folder = scratch / "base"  # the converter writes its name into the file
         write_model(model, tokenizer, base, folder)
         del model  # before the converter starts
         yield folder
