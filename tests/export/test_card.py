@@ -40,7 +40,7 @@ def test_card_speaks_of_the_adapter_alone_only_when_it_is_shipped() -> None:
     text = card(with_lora, replace(reports(), lora=figures))
     assert "`lora/` holds the adapter alone (0.4 MiB) and the base in f16" in text
     assert "KL 2e-06 nats" in text
-    assert "tuneline serve --lora ." in text
+    assert "tuneline serve . --lora" in text
     assert "lora/" not in card(it, reports())
 
 

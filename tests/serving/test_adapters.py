@@ -14,8 +14,7 @@ import pytest
 from tests.export.conftest import PEFT_WARNING, TEXTS
 from tests.serving.conftest import record, write_package
 from tests.serving.server import serving
-from tuneline.commands.main import dispatch
-from tuneline.errors import ConfigError, ModelError
+from tuneline.errors import ModelError
 from tuneline.serving.integrity import Verified, described, verify_model
 from tuneline.serving.server import free_port, lora_command
 
@@ -63,11 +62,6 @@ def test_the_package_keeps_one_model_to_serve_beside_the_two_files(tmp_path: Pat
     verified = lora_package(tmp_path / "a", b"GGUF base", b"1")
     assert verified.gguf.name == "tiny.gguf"
     assert any("lora/adapter.gguf on lora/base.gguf" in line for line in described(verified))
-
-
-def test_a_second_folder_without_the_option_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="b: a second folder is served with --lora only"):
-        dispatch(["serve", "a", "b"])
 
 
 slow = pytest.mark.slow
@@ -123,7 +117,7 @@ def test_package_holds_both_files_with_their_hashes(shipped_adapters: list[Path]
 @pytest.fixture(scope="module")
 def port(shipped_adapters: list[Path]) -> Iterator[int]:
     port = free_port()
-    with serving(shipped_adapters[0], port, str(shipped_adapters[1]), "--lora"):
+    with serving(shipped_adapters[0], port, "--lora", str(shipped_adapters[1])):
         yield port
 
 

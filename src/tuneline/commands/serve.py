@@ -9,11 +9,13 @@ from tuneline.serving.server import LOCALHOST, check_port, serve, serve_adapters
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="models/deploy, or a folder that `tuneline deploy` filled")
     parser.add_argument(
-        "folders", type=Path, nargs="+", metavar="folder", help="models/deploy, or one that `tuneline deploy` filled"
-    )
-    parser.add_argument(
-        "--lora", action="store_true", help="base and adapters apart: one base, the adapter of every folder given"
+        "--lora",
+        type=Path,
+        nargs="*",
+        metavar="FOLDER",
+        help="the adapter on its base, each from a file of its own, and the adapters of other such folders beside it",
     )
     parser.add_argument("--host", default=LOCALHOST, help=f"address to listen on; others may then ask ({LOCALHOST})")
     parser.add_argument("--port", type=int, default=8080, help="(8080)")
@@ -26,12 +28,10 @@ def execute(arguments: argparse.Namespace) -> None:
     """Check the port, then the folders, then hand over to llama-server."""
     if arguments.parallel < 1:
         raise ConfigError(f"--parallel {arguments.parallel}: at least one client is answered, so 1 or more")
-    if len(arguments.folders) > 1 and not arguments.lora:
-        raise ConfigError(f"{arguments.folders[1]}: a second folder is served with --lora only, as another adapter")
     check_port(arguments.host, arguments.port)
-    several = [verify_model(folder) for folder in arguments.folders]
+    several = [verify_model(folder) for folder in (arguments.folder, *(arguments.lora or ()))]
     print("\n".join(line for verified in several for line in described(verified)))
-    if arguments.lora:
-        serve_adapters(several, arguments.host, arguments.port, arguments.parallel)
-    else:
+    if arguments.lora is None:
         serve(several[0], arguments.host, arguments.port, arguments.parallel)
+    else:
+        serve_adapters(several, arguments.host, arguments.port, arguments.parallel)

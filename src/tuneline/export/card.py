@@ -195,7 +195,7 @@ def _origin(source: SourceConfig) -> str:
 
 
 def _running(it: Experiment) -> str:
-    apart = "" if it.export.lora_base is None else "tuneline serve --lora .  # more folders: more adapters, one base\n"
+    apart = "" if it.export.lora_base is None else "tuneline serve . --lora  # with other folders: their adapters too\n"
     return (
         "## Run it\n\n```sh\n"
         f"tuneline serve .\n{apart}"

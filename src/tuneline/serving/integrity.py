@@ -42,7 +42,7 @@ class Verified:
     @property
     def has_lora(self) -> bool:
         """Whether base and adapter are there in files of their own."""
-        return {LORA_BASE, LORA_ADAPTER} <= self.record["files"].keys()
+        return LORA_BASE in self.record["files"] and LORA_ADAPTER in self.record["files"]
 
     @property
     def n_ctx(self) -> int:
@@ -197,7 +197,7 @@ def described(verified: Verified) -> list[str]:
         f"  model     {verified.gguf.name}, from {model}, {verified.n_ctx} tokens of context",
     ]
     if verified.has_lora:
-        lines += [f"  adapter   {LORA_ADAPTER} on {LORA_BASE}: `tuneline serve --lora` shares the base with others"]
+        lines += [f"  adapter   {LORA_ADAPTER} on {LORA_BASE}: `tuneline serve ... --lora` shares the base with others"]
     if verified.deployment is None:
         return [*lines, "  commit    not deployed from one: `tuneline deploy` records it"]
     source = verified.deployment
