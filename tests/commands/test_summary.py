@@ -55,7 +55,7 @@ def params() -> Params:
         recipe=RecipeConfig.model_construct(final="sft"),
         lora=LoraConfig.model_construct(r=16),
         eval=EvalConfig.model_construct(task="text_to_sql", confidence=0.95),
-        export=ExportConfig.model_construct(verified=("f16", "q8_0"), pick="q8_0"),
+        export=ExportConfig.model_construct(verified=("f16", "q8_0"), pick="q8_0", lora_bases=()),
     )
 
 
@@ -96,6 +96,14 @@ def test_every_figure_stands_in_its_row(params: Params, reports: Path) -> None:
     assert row(lines, "base") == ["base", "1.0% (0.5-2.2)", "0.0%", "312.2", "-", "-"]
     assert row(lines, "tuned") == ["tuned", "85.0% (81.9-87.6)", "80.0%", "1.043", "12.5", "2,346"]
     assert row(lines, "GGUF q8_0") == ["GGUF q8_0", "84.5%", "79.0%", "1.002x merged", "3.8", "-"]
+
+
+def test_the_adapter_alone_has_a_row_when_it_is_asked_for(params: Params, reports: Path) -> None:
+    write(reports / "verify/lora_on_f16.json", VERIFIED)
+    asked = params.export.model_copy(update={"lora_bases": ("f16",)})
+    lines = rendered(params.model_copy(update={"export": asked}), reports)
+    assert row(lines, "LoRA on f16") == ["LoRA on f16", "84.5%", "79.0%", "-", "3.8", "-"]
+    assert not [line for line in rendered(params, reports) if "LoRA" in line]
 
 
 def test_perplexities_over_different_rows_are_not_shown_as_if_they_compared(params: Params, reports: Path) -> None:

@@ -42,6 +42,13 @@ def test_an_override_that_fits_nothing_is_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("lora_base", "stages"), [("null", []), ("q8_0", ["q8_0"])])
+def test_the_adapter_alone_has_stages_when_it_is_asked_for(
+    lora_base: str, stages: list[str], by_hydra: Callable[..., Values]
+) -> None:
+    assert by_hydra(f"export.lora_base={lora_base}")["export"]["lora_bases"] == stages
+
+
 def test_verified_follows_outtype_and_quants(by_hydra: Callable[..., Values]) -> None:
     export = by_hydra("export.outtype=bf16", "export.quants=[q6_k]")["export"]
     assert export["verified"] == ["bf16", "q6_k"]

@@ -60,6 +60,11 @@ def quants(*names: str) -> dict[str, Any]:
     return {"export.quants": listed, "export.plain": listed, "export.verified": ["f16", *listed]}
 
 
+def lora_base(name: str | None) -> dict[str, Any]:
+    """The base's type beside the adapter alone, and what conf/ computes of it."""
+    return {"export.lora_base": name, "export.lora_bases": [] if name is None else [name]}
+
+
 DEVICE_4BIT_CPU = {"hardware.device": "cpu", "hardware.precision": "bf16"}
 
 ALLOWED = {
@@ -77,6 +82,9 @@ ALLOWED = {
     "mps": {"hardware.device": "mps", "hardware.memory_gib": 64.0},
     "a fixed number of steps": {"recipe.phases.sft.max_steps": 3},
     "no quants": {**quants(), "export.pick": "f16"},
+    "the adapter alone": lora_base("f16"),
+    "the adapter alone, of rslora": {**lora_base("q8_0"), "method.name": "rslora", "lora.use_rslora": True},
+    "the adapter alone, of qlora": {**lora_base("q6_k"), **QLORA},
     "a constant rate": {"train.lr_scheduler_type": "constant", "train.warmup_ratio": 0.0},
     "some layers with an adapter": {"lora.target_modules": ["q_proj", "v_proj"]},
     "layers by a pattern": {"lora.target_modules": r".*\.(q|v)_proj"},
@@ -298,6 +306,23 @@ REFUSED = {
         quants("q8_0", "q5_0"),
         "export.budgets.q5_0: missing",
     ),
+    "the adapter alone, where there is none": (
+        {**lora_base("f16"), "method.name": "full", "method.family": "full", "lora": None},
+        "export.lora_base: 'f16', allowed with method full is null: there is no adapter",
+    ),
+    "the adapter alone, of dora": (
+        {**lora_base("f16"), "method.name": "dora", "lora.use_dora": True},
+        "export.lora_base: 'f16', allowed with lora.use_dora is null",
+    ),
+    "the adapter alone, with biases": (
+        {**lora_base("f16"), "lora.bias": "all"},
+        "export.lora_base: 'f16', allowed with lora.bias all is null",
+    ),
+    "the adapter alone, by hand": (
+        {"export.lora_bases": ["f16"]},
+        "export.lora_bases: 'f16', allowed is [], by export.lora_base",
+    ),
+    "the adapter alone, without budget": (lora_base("q5_0"), "export.budgets.q5_0: missing"),
     "context longer than the model": ({"export.n_ctx": 513}, "export.n_ctx: 513, allowed is at most"),
 }
 
@@ -360,3 +385,10 @@ def test_what_cannot_be_combined_is_refused_by_key(
     with pytest.raises(ConfigError) as caught:
         check(changes)
     assert line in str(caught.value)
+
+
+def test_a_combination_of_whole_models_has_no_adapter_to_ship_alone(check: Check) -> None:
+    whole = {"merge.tuned": "models/combined", "merge.tracked_path": "models/sources", "merge.stages": ["combined"]}
+    combine = {**COMBINE, "family": "full", "combination_type": "linear"}
+    with pytest.raises(ConfigError, match=r"export\.lora_base: 'f16', allowed with merge\.combine\.family full is"):
+        check({**whole, "merge.combine": combine, **lora_base("f16")})

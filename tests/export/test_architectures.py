@@ -21,7 +21,7 @@ from tests.export.miniatures import (
 from tuneline.errors import ModelError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from tuneline.config.schema import Dtype, GgufType
 
@@ -95,13 +95,21 @@ def chain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def compare(merged: Path, gguf: Path, rows: Sequence[Sequence[int]], n_ctx: int = N_CTX) -> Figures:
-    from tuneline.export.divergence import Divergence
-    from tuneline.export.reference import REFERENCE, reference_logits
-    from tuneline.export.runtime import Runtime
+    from tuneline.export.reference import REFERENCE
     from tuneline.model.loading import load_merged
 
-    model, divergence = load_merged(merged, REFERENCE), Divergence()
-    with Runtime(gguf, n_ctx_tokens=n_ctx, n_sequences=1) as runtime:
+    return compare_with(load_merged(merged, REFERENCE), gguf, None, rows, n_ctx)
+
+
+def compare_with(
+    model: "PreTrainedModel", gguf: Path, adapter: Path | None, rows: Sequence[Sequence[int]], n_ctx: int
+) -> Figures:
+    from tuneline.export.divergence import Divergence
+    from tuneline.export.reference import reference_logits
+    from tuneline.export.runtime import Runtime
+
+    divergence = Divergence()
+    with Runtime(gguf, n_ctx_tokens=n_ctx, n_sequences=1, adapter=adapter) as runtime:
         for ids in rows:
             places = range(len(ids))
             divergence.add(reference_logits(model, ids, places), runtime.logits(ids, places))
@@ -141,6 +149,30 @@ def test_logits_of_every_type_are_those_of_the_merged_model(chain: Chain) -> Non
         assert figures["kl_mean_nats"] < MAX_KL_NATS[gguf_type]
         # random weights leave near ties at the top: one or two of 300 tokens may change places
         assert gguf_type != "f16" or figures["top1_agreement"] >= 0.98
+
+
+def test_adapter_in_a_file_of_its_own_on_the_bases_is_the_trained_one_or_refused(chain: Chain) -> None:
+    from tuneline.export.adapter_gguf import convert_adapter
+    from tuneline.export.adapter_link import AdapterLink
+    from tuneline.export.base_gguf import convert_base
+    from tuneline.export.gguf import installed_converter
+
+    base, converter = base_config(chain.miniature, chain.folder / "base"), installed_converter()
+    adapter, gguf, base_gguf = (chain.folder / name for name in ("adapter", "adapter.gguf", "base.gguf"))
+    if chain.miniature.lora.get("use_dora"):
+        with pytest.raises(ModelError, match="a DoRA adapter"):
+            convert_adapter(adapter, base, gguf, converter=converter)
+        return
+    convert_adapter(adapter, base, gguf, converter=converter)
+    assert convert_base(base, base_gguf, "f16", outtype="f16", converter=converter) == 10_000
+    model = AdapterLink(adapter, base_gguf, "f16", gguf, base=base).load()
+    figures = compare_with(model, base_gguf, gguf, chain.rows, N_CTX)
+    print(
+        f"\n| {chain.name} | lora_on_f16 | {figures['kl_mean_nats']:.1e} | {figures['relative_logit_diff']:.1e} |",
+        end="",
+    )
+    assert figures["kl_mean_nats"] < MAX_KL_NATS["f16"]
+    assert figures["top1_agreement"] >= 0.98
 
 
 def test_every_stop_ends_an_answer_in_both_engines(chain: Chain) -> None:

@@ -34,6 +34,16 @@ def test_card_has_the_hubs_front_matter() -> None:
     assert result["metrics"] == [{"name": "execution accuracy", "type": "execution_accuracy", "value": 0.85}]
 
 
+def test_card_speaks_of_the_adapter_alone_only_when_it_is_shipped() -> None:
+    it, figures = experiment(), {"adapter_size_mib": 0.4, "kl_mean_nats": 2e-6, "top1_agreement": 1.0}
+    with_lora = replace(it, export=it.export.model_copy(update={"lora_base": "f16"}))
+    text = card(with_lora, replace(reports(), lora=figures))
+    assert "`lora/` holds the adapter alone (0.4 MiB) and the base in f16" in text
+    assert "KL 2e-06 nats" in text
+    assert "tuneline serve . --lora" in text
+    assert "lora/" not in card(it, reports())
+
+
 def test_card_of_a_hub_model_names_repository_and_commit() -> None:
     it = experiment(name_or_path="Qwen/Qwen3-8B", revision=REVISION, tracked_path="conf/model/qwen3_8b.yaml")
     text = card(it, reports())

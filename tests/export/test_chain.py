@@ -61,6 +61,27 @@ def test_links_come_in_the_order_of_the_chain_without_files_of_an_earlier_list(r
     assert [link.name for link in chain(reports)] == ["adapter", "merged", "f16", "q8_0"]
 
 
+def test_the_adapter_in_a_file_of_its_own_is_the_last_link_when_it_is_asked_for(reports: Path) -> None:
+    write(reports / "verify" / "lora_on_f16.json", gguf(8.0, 2e-6) | {"adapter_size_mib": 0.4})
+    budgets: dict[GgufType, BudgetConfig] = {"f16": BUDGET}
+    paths = (reports / "evaluate.json", reports / "merge.json", reports / "verify")
+    without, links = (read_chain(*paths, ["f16"], budgets, lora_base) for lora_base in (None, "f16"))
+    assert [link.name for link in without] == ["adapter", "merged", "f16"]
+    assert "in a GGUF of its own" not in chain_markdown(without, 0.95)
+    assert [(link.source, link.name) for link in links[2:]] == [("merged", "f16"), ("adapter", "lora_on_f16")]
+    assert "| adapter -> lora_on_f16 | 8.0 |" in chain_markdown(links, 0.95)
+    assert "lora_on_f16: the adapter in a GGUF of its own" in chain_markdown(links, 0.95)
+
+
+def test_the_adapters_own_gguf_outside_its_budget_is_told_with_its_own_cause(reports: Path) -> None:
+    write(reports / "verify" / "lora_on_f16.json", gguf(8.0, 0.5))
+    budgets: dict[GgufType, BudgetConfig] = {"f16": BUDGET}
+    paths = (reports / "evaluate.json", reports / "merge.json", reports / "verify")
+    message = r"adapter -> lora_on_f16: kl_mean_nats is 0\.5.*usual causes: an adapter GGUF with another scale"
+    with pytest.raises(BudgetError, match=message):
+        check_chain(read_chain(*paths, ["f16"], budgets, "f16"))
+
+
 def test_metrics_are_flat_and_hold_nothing_of_the_clock(reports: Path) -> None:
     metrics = chain_metrics(chain(reports), 0.95)
     assert metrics["q8_0_kl_mean_nats"] == 1e-3

@@ -54,6 +54,11 @@ def systems(params: Params, reports: Path) -> Iterator[System]:
     for gguf in params.export.verified:
         measured = read_metrics(reports / f"verify/{gguf}.json")
         yield System(f"GGUF {gguf}", measured | read_metrics(reports / f"speed/verify-{gguf}.json"))
+    for base in params.export.lora_bases:
+        measured = read_metrics(reports / f"verify/lora_on_{base}.json")
+        # its perplexity is a multiple of the adapter's, not of the merged model's
+        rest = {name: value for name, value in measured.items() if not name.startswith("perplexity")}
+        yield System(f"LoRA on {base}", rest | read_metrics(reports / f"speed/verify-lora_on_{base}.json"))
 
 
 def table(params: Params, rows: list[System], n_examples: float | None) -> Table:

@@ -53,6 +53,7 @@ def broken_rules(params: Params) -> Iterator[str]:
     yield from _eval(params)
     yield from _merge(params)
     yield from _export(params.export, params.model.max_position_embeddings)
+    yield from _lora_export(params)
 
 
 def _refused(key: str, value: object, allowed: str) -> str:
@@ -422,11 +423,31 @@ def _export(export: ExportConfig, addressable: int) -> Iterator[str]:
         yield _refused("export.pick", export.pick, allowed)
     if export.all_within_budget != is_named:
         yield _refused("export.all_within_budget", export.all_within_budget, f"is {shown(is_named)}, by export.pick")
-    for name in sorted(set(export.verified) - set(export.budgets)):
+    for name in sorted({*export.verified, *export.lora_bases} - set(export.budgets)):
         yield f"export.budgets.{name}: missing, each verified type needs one; add it to conf/export/gguf.yaml"
     if export.n_ctx > addressable:
         allowed = f"is at most model.max_position_embeddings = {addressable} tokens"
         yield _refused("export.n_ctx", export.n_ctx, allowed)
+
+
+def _lora_export(params: Params) -> Iterator[str]:
+    """The adapter alone as a GGUF: there has to be one, and llama.cpp has to be able to put it onto a base."""
+    export, lora, combine = params.export, params.lora, params.merge.combine
+    expected = () if export.lora_base is None else (export.lora_base,)
+    if export.lora_bases != expected:
+        allowed = f"is [{_listed(expected)}], by export.lora_base; set that"
+        yield _refused("export.lora_bases", _listed(export.lora_bases), allowed)
+    if export.lora_base is None:
+        return
+    if lora is None or (combine is not None and combine.family == "full"):
+        whole = "method full" if lora is None else "merge.combine.family full"
+        yield _refused("export.lora_base", export.lora_base, f"with {whole} is null: there is no adapter to ship alone")
+    elif lora.use_dora:
+        allowed = "with lora.use_dora is null, as llama.cpp knows no learned norms; ship the merged model"
+        yield _refused("export.lora_base", export.lora_base, allowed)
+    elif lora.bias != "none":
+        allowed = f"with lora.bias {lora.bias} is null, as llama.cpp's adapters hold no biases; set lora.bias to none"
+        yield _refused("export.lora_base", export.lora_base, allowed)
 
 
 def _imatrix(export: ExportConfig, addressable: int) -> Iterator[str]:

@@ -505,6 +505,8 @@ class ExportConfig(Strict):
     pick: Pick  # the file in models/deploy
     all_within_budget: bool  # with a type picked by name; otherwise the outtype alone must hold
     vllm: bool  # models/deploy also ships the merged model in safetensors
+    lora_base: GgufType | None  # models/deploy also ships the adapter alone, and the base in this type; null: neither
+    lora_bases: Annotated[tuple[GgufType, ...], Field(strict=False)]  # of lora_base: the stages' instances
     verify_examples: Count  # held-out rows for the comparison of logits
     score_examples: Count | None  # held-out rows scored by the task; null: all
     n_ctx: Count  # tokens of context in llama.cpp

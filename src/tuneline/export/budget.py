@@ -2,10 +2,16 @@
 
 from collections.abc import Mapping
 
-from tuneline.config.schema import BudgetConfig
+from tuneline.config.schema import BudgetConfig, GgufType
 from tuneline.errors import BudgetError
 
 Figures = Mapping[str, float | int]
+_LORA = "lora_on_"
+
+
+def lora_link(base_type: GgufType) -> str:
+    """What the link from the adapter to its own GGUF is called, on a base of this type."""
+    return f"{_LORA}{base_type}"
 
 
 def check_budget(gguf_type: str, metrics: Figures, budget: BudgetConfig) -> None:
@@ -50,9 +56,14 @@ def _under(figure: str, metrics: Figures, needed: float) -> list[str]:
     return [] if metrics[figure] >= needed else [f"{figure} is {metrics[figure]:.3g}, at least {needed:g} is asked"]
 
 
-def usual_cause(gguf_type: str) -> str:
-    """What most often puts a file of this type outside its budget."""
-    if gguf_type in ("f32", "f16", "bf16"):
+def usual_cause(link: str) -> str:
+    """What most often puts a file of this type (or the adapter's own GGUF, see `lora_link`) outside its budget."""
+    if link.startswith(_LORA):
+        return (
+            "usual causes: an adapter GGUF with another scale (adapter.lora.alpha / rank) or of an earlier training, a "
+            "base GGUF of another model, or a type of the base that is too coarse: set export.lora_base to f16"
+        )
+    if link in ("f32", "f16", "bf16"):
         return (
             "usual causes: a converter that does not support this architecture fully (it permutes or drops weights), "
             "or values beyond float16: set export.outtype to bf16"

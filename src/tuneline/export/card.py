@@ -27,6 +27,7 @@ class Reports:
     evaluated: Figures
     merge: Figures
     verified: Mapping[str, Figures]
+    lora: Figures | None = None  # of the adapter alone on the base in export.lora_base
 
 
 def card(it: Experiment, reports: Reports) -> str:
@@ -126,6 +127,18 @@ def _files(it: Experiment, reports: Reports) -> str:
         f"{_table(header, rows)}\n\nAdapter against merged model: largest logit difference "
         f"{merge['relative_logit_diff']:.2g} of the largest logit, over {merge['n_tokens']} tokens."
         + (f"\n\n{note}" if note else "")
+        + _lora(it, reports.lora)
+    )
+
+
+def _lora(it: Experiment, figures: Figures | None) -> str:
+    """The adapter in a file of its own, where it is shipped."""
+    if figures is None:
+        return ""
+    return (
+        f"\n\n`lora/` holds the adapter alone ({figures['adapter_size_mib']:.1f} MiB) and the base in "
+        f"{it.export.lora_base} that it is put onto: together KL {figures['kl_mean_nats']:.2g} nats from the adapter "
+        f"as it was trained, the same top token at {_share(figures['top1_agreement'])}."
     )
 
 
@@ -185,9 +198,10 @@ def _origin(source: SourceConfig) -> str:
 
 
 def _running(it: Experiment) -> str:
+    apart = "" if it.export.lora_base is None else "tuneline serve . --lora  # with other folders: their adapters too\n"
     return (
         "## Run it\n\n```sh\n"
-        "tuneline serve .\n"
+        f"tuneline serve .\n{apart}"
         f"ollama create {it.title} -f Modelfile && ollama run {it.title}\n"
         f"llama-server -m {it.gguf_name} --jinja -c {it.export.n_ctx} --temp 0\n```"
     )

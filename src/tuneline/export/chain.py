@@ -11,7 +11,7 @@ from typing import Any
 from tuneline.config.schema import BudgetConfig, GgufType
 from tuneline.errors import BudgetError, DataError
 from tuneline.evaluation.names import interval_names
-from tuneline.export.budget import outside_budget, usual_cause
+from tuneline.export.budget import lora_link, outside_budget, usual_cause
 
 Figures = Mapping[str, float | int]
 
@@ -43,10 +43,12 @@ def read_chain(
     verified: Path,
     types: Iterable[GgufType],
     budgets: Mapping[GgufType, BudgetConfig],
+    lora_base: GgufType | None = None,
 ) -> list[Link]:
     """The links in the order of the DAG; of folder `verified` only `types` are read, however many files lie there.
 
-    Raises `DataError` for a report that is missing or unreadable.
+    With `lora_base` the adapter's own GGUF, on the base in that type, is the last one. Raises `DataError` for a report
+    that is missing or unreadable.
     """
     both = read_figures(evaluated)
     tuned = {name.removeprefix("tuned_"): value for name, value in both.items() if name.startswith("tuned_")}
@@ -54,7 +56,13 @@ def read_chain(
         Link("training", "adapter", tuned, None),
         Link("adapter", "merged", read_figures(merge), None),
         *(Link("merged", name, _verified_figures(verified / f"{name}.json"), budgets[name]) for name in types),
+        *([] if lora_base is None else [_adapter_link(verified, lora_base, budgets[lora_base])]),
     ]
+
+
+def _adapter_link(verified: Path, lora_base: GgufType, budget: BudgetConfig) -> Link:
+    name = lora_link(lora_base)
+    return Link("adapter", name, _verified_figures(verified / f"{name}.json"), budget)
 
 
 def read_figures(path: Path) -> Figures:
@@ -117,7 +125,7 @@ def chain_markdown(links: Sequence[Link], confidence: float) -> str:
     return (
         "# The parity chain\n\nAdapter against merged model at every position, each GGUF against the merged model on "
         "the held-out answers; scores on the held-out examples, paired with the tuned model's.\n\n"
-        f"{table}\n\n{_verdict(links)}\n{_four_bits(links)}"
+        f"{table}\n\n{_apart(links)}{_verdict(links)}\n{_four_bits(links)}"
     )
 
 
@@ -135,6 +143,13 @@ def four_bit_note(merge: Figures) -> str:
 def _four_bits(links: Sequence[Link]) -> str:
     notes = [four_bit_note(link.figures) for link in links if link.name == "merged"]
     return "".join(f"\n{note}\n" for note in notes if note)
+
+
+def _apart(links: Sequence[Link]) -> str:
+    """What the last row is, where there is one for the adapter's own GGUF."""
+    if all(link.source != "adapter" or link.budget is None for link in links):
+        return ""
+    return f"{links[-1].name}: the adapter in a GGUF of its own, on the base's, against the adapter in PyTorch.\n\n"
 
 
 def check_chain(links: Sequence[Link]) -> None:

@@ -42,7 +42,7 @@ def convert(
     the converter is missing or of another release than the installed llama-cpp-python; `ModelError` with the reason
     when the converter refuses the model or the tokenizer did not survive.
     """
-    _check_converter(converter)
+    check_converter(converter)
     config = json.loads((merged / "config.json").read_text(encoding="utf-8"))
     _check_every_token_has_a_row(merged, tokenizer, config)
     check_room(out, converted_bytes(merged, outtype))
@@ -52,7 +52,8 @@ def convert(
         return check_tokenizer(f"convert ({merged} -> {out})", temporary, tokenizer)
 
 
-def _check_converter(converter: Path) -> None:
+def check_converter(converter: Path) -> None:
+    """Raise `EnvironmentProblem` when it is missing or of another release than the installed llama-cpp-python."""
     wanted, marker = version("llama-cpp-python"), converter / "VERSION"
     if not (converter / "convert_hf_to_gguf.py").is_file() or not marker.is_file():
         raise EnvironmentProblem(f"{converter}: llama.cpp's converter is not there; run `make setup`")
@@ -91,18 +92,19 @@ def _run_converter(converter: Path, merged: Path, out: Path, outtype: OutType, n
         [sys.executable, "-m", converter_module.__name__, *arguments],
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    reason = _reason(child.stdout, child.stderr) if child.returncode == 0 else _last_line(child.stderr)
+    reason = _reason(child.stdout, child.stderr) if child.returncode == 0 else last_line(child.stderr)
     if reason is not None:
         raise ModelError(f"{merged}: llama.cpp's converter refuses it: {reason}")
 
 
 def _reason(stdout: str, stderr: str) -> str | None:
     """Why the converter gave up although it ended in order; None when it did not."""
-    answer: dict[str, str] = json.loads(stdout.splitlines()[-1]) if stdout else {"error": _last_line(stderr)}
+    answer: dict[str, str] = json.loads(stdout.splitlines()[-1]) if stdout else {"error": last_line(stderr)}
     return answer.get("error")
 
 
-def _last_line(stderr: str) -> str:
+def last_line(stderr: str) -> str:
+    """What a child had to say in the end: of a traceback, the error."""
     lines = stderr.strip().splitlines()
     return lines[-1] if lines else "no reason given"
 

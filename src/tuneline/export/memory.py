@@ -1,6 +1,7 @@
 """Memory that a GGUF takes to answer: measured in a process of its own, in which llama.cpp is all there is.
 
-Run as a module it is that process: `python -m tuneline.export.memory GGUF N_CTX IDS`, with token ids joined by commas.
+Run as a module it is that process: `python -m tuneline.export.memory GGUF N_CTX IDS [ADAPTER]`, with token ids joined
+by commas.
 """
 
 import os
@@ -16,7 +17,7 @@ _STATUS = Path("/proc/self/status")  # Linux; getrusage would also count what th
 _KIB_PER_MIB = 2**10
 
 
-def measure_memory(gguf: Path, n_ctx: int, prompt: Sequence[int]) -> dict[str, float]:
+def measure_memory(gguf: Path, n_ctx: int, prompt: Sequence[int], adapter: Path | None = None) -> dict[str, float]:
     """Peak resident memory (VmHWM) of a process that loads `gguf` with one context of `n_ctx` and reads `prompt`.
 
     `peak_memory_mib` counts the Python that drives llama.cpp, `model_memory_mib` only what loading and reading added;
@@ -25,6 +26,7 @@ def measure_memory(gguf: Path, n_ctx: int, prompt: Sequence[int]) -> dict[str, f
     if not _STATUS.is_file():
         return {}
     arguments = [str(gguf), str(n_ctx), ",".join(map(str, prompt))]
+    arguments += [] if adapter is None else [str(adapter)]
     child = subprocess.run(  # noqa: S603  (our own module; every argument is a path or a number)
         [sys.executable, "-m", __name__, *arguments],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True, check=False,
@@ -41,12 +43,13 @@ def _peak_kib() -> int:
     return int(line.split()[1])
 
 
-def _main(gguf: Path, n_ctx: int, prompt: Sequence[int]) -> None:
+def _main(gguf: Path, n_ctx: int, prompt: Sequence[int], adapter: Path | None) -> None:
     before_kib = _peak_kib()
-    with Runtime(gguf, n_ctx_tokens=n_ctx, n_sequences=1) as runtime:
+    with Runtime(gguf, n_ctx_tokens=n_ctx, n_sequences=1, adapter=adapter) as runtime:
         runtime.logits(prompt, [len(prompt) - 1])
         print(before_kib, _peak_kib())
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), int(sys.argv[2]), [int(token) for token in sys.argv[3].split(",")])
+    put_on = Path(sys.argv[4]) if len(sys.argv) > 4 else None
+    _main(Path(sys.argv[1]), int(sys.argv[2]), [int(token) for token in sys.argv[3].split(",")], put_on)

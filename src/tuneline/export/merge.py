@@ -8,7 +8,7 @@ from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import RemoteEntryNotFoundError
 from peft import PeftModel
 from safetensors import safe_open
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tuneline.config.schema import Dtype, MergeConfig, ModelConfig, QuantizationConfig
 from tuneline.errors import BudgetError, EnvironmentProblem, ModelError
@@ -41,8 +41,8 @@ def merge(tuned_folder: Path, base: ModelConfig, dtype: Dtype, out: Path, rows: 
     trained_logits = _all_logits(tuned, rows)
     merged = _merged(tuned)
     metrics = _compare(trained_logits, merged, rows)
-    _round(merged, dtype)
-    _write(merged, tuned_folder, base, out)
+    round_weights(merged, dtype)
+    write_model(merged, load_tokenizer_from(tuned_folder), base, out)
     del tuned, merged  # before the written model is read back: room for one fp32 copy is enough
     written = load_merged(out, REFERENCE)
     read_back = {f"written_{name}": value for name, value in _compare(trained_logits, written, rows).items()}
@@ -110,9 +110,9 @@ def _check_tied(model: PreTrainedModel) -> None:
     model.tie_weights()
 
 
-def _round(model: PreTrainedModel, dtype: Dtype) -> None:
+def round_weights(model: PreTrainedModel, dtype: Dtype) -> None:
     """Change the weights in place. Raises `ModelError` when one is beyond what `dtype` can hold."""
-    target = _torch_dtype(dtype)
+    target = torch_dtype(dtype)
     for _, weight in model.named_parameters():
         weight.data = weight.data.to(target)
     for name, weight in model.named_parameters():
@@ -120,7 +120,7 @@ def _round(model: PreTrainedModel, dtype: Dtype) -> None:
             raise ModelError(f"merge.dtype: {name} is not finite in {dtype}; choose bfloat16 or float32")
 
 
-def _torch_dtype(dtype: Dtype) -> torch.dtype:
+def torch_dtype(dtype: Dtype) -> torch.dtype:
     match dtype:
         case "float32":
             return torch.float32
@@ -130,9 +130,10 @@ def _torch_dtype(dtype: Dtype) -> torch.dtype:
             return torch.float16
 
 
-def _write(model: PreTrainedModel, tuned_folder: Path, base: ModelConfig, out: Path) -> None:
+def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base: ModelConfig, out: Path) -> None:
+    """A standalone model folder, read back and compared; `tokenizer.model` is that of `base`, where it has one."""
     model.save_pretrained(out)
-    load_tokenizer_from(tuned_folder).save_pretrained(out)
+    tokenizer.save_pretrained(out)
     _copy_sentencepiece(base, out)
     _check_written(model, out)
 

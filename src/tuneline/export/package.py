@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tuneline.config.schema import GgufType
 from tuneline.errors import DataError
+from tuneline.export.budget import lora_link
 from tuneline.export.card import Figures, Reports, card
 from tuneline.export.experiment import Experiment
 from tuneline.export.golden import modelfile_family
@@ -19,7 +20,7 @@ from tuneline.export.provenance import check_pinned, provenance
 from tuneline.export.quantize import check_file_type
 from tuneline.model.loading import load_tokenizer_from
 from tuneline.output import write_text
-from tuneline.serving.integrity import RECORD
+from tuneline.serving.integrity import LORA_ADAPTER, LORA_BASE, RECORD
 
 TOKENIZER_FOLDER, VLLM_FOLDER = "tokenizer", "vllm"
 # what `save_pretrained` of a tokenizer writes, of whatever kind it is
@@ -66,8 +67,9 @@ def read_reports(
     merge: Path,
     verified: Path,
     types: Sequence[GgufType],
+    lora_base: GgufType | None = None,
 ) -> Reports:
-    """Every report the card quotes; `verified` is the folder with one file per type."""
+    """Every report the card quotes; `verified` is the folder with one file per type, and one for `lora_base`."""
     return Reports(
         ingest=read_report(ingest),
         clean=read_report(clean),
@@ -76,11 +78,15 @@ def read_reports(
         evaluated=read_report(evaluated),
         merge=read_report(merge),
         verified={gguf_type: read_report(verified / f"{gguf_type}.json") for gguf_type in types},
+        lora=None if lora_base is None else read_report(verified / f"{lora_link(lora_base)}.json"),
     )
 
 
 def package(it: Experiment, reports: Reports, gguf: Path, inputs: Inputs, out: Path) -> None:
-    """Fill the empty folder `out`. Raises `ConfigError` when anything is unpinned, `ModelError` for a wrong file."""
+    """Fill the empty folder `out`. With export.lora_base, base and adapter lie beside `gguf`, as dvc.yaml has it.
+
+    Raises `ConfigError` when anything is unpinned, `ModelError` for a wrong file.
+    """
     check_pinned(it.model, it.data)
     check_file_type(gguf, it.shipped)
     tokenizer = load_tokenizer_from(inputs.merged)
@@ -91,8 +97,20 @@ def package(it: Experiment, reports: Reports, gguf: Path, inputs: Inputs, out: P
     write_text(out / "README.md", card(it, reports))
     _copy_model(inputs.merged, out, with_weights=it.export.vllm)
     used = asdict(inputs) | {"gguf": gguf}
+    if it.export.lora_base is not None:
+        used |= _copy_lora(gguf.parent, it.export.lora_base, out)
     licences = {"base": it.model.licence, "data": it.data.licence}
     write_text(out / RECORD, provenance(it.settings(), used, out, licences, asdict(reports)))
+
+
+def _copy_lora(folder: Path, base_type: GgufType, out: Path) -> dict[str, Path]:
+    """Base and adapter in files of their own; what they were copied from, by name."""
+    base, adapter = folder / "base" / f"{base_type}.gguf", folder / "adapter.gguf"
+    check_file_type(base, base_type)
+    (out / LORA_BASE).parent.mkdir()
+    shutil.copyfile(base, out / LORA_BASE)
+    shutil.copyfile(adapter, out / LORA_ADAPTER)
+    return {"lora_base": base, "lora_adapter": adapter}
 
 
 def _copy_model(merged: Path, out: Path, *, with_weights: bool) -> None:

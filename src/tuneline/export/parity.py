@@ -134,9 +134,13 @@ def check_stops(link: str, vocabulary: Vocabulary, stops: Iterable[int]) -> None
 
 
 def file_metrics(runtime: Runtime, n_fallback_tensors: int) -> Metrics:
-    """Size on disk and in memory. `n_fallback_tensors`: matrices whose rows do not fit the type's blocks."""
-    return {
-        "size_mib": runtime.gguf.stat().st_size / 2**20,
+    """Size on disk and in memory. `n_fallback_tensors`: matrices whose rows do not fit the type's blocks.
+
+    An adapter in a file of its own counts in `size_mib`; bits per weight are the base's.
+    """
+    alone = {} if runtime.adapter is None else {"adapter_size_mib": runtime.adapter.stat().st_size / 2**20}
+    return alone | {
+        "size_mib": sum(alone.values()) + runtime.gguf.stat().st_size / 2**20,
         "bits_per_weight": 8 * runtime.weight_bytes / runtime.n_parameters,
         "n_fallback_tensors": n_fallback_tensors,
     }

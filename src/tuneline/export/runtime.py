@@ -113,11 +113,12 @@ def _load(gguf: Path, *, vocab_only: bool) -> Any:
 class Runtime:
     """One GGUF model with room for `n_sequences` conversations of `n_ctx_tokens` each; its KV cache is f16 as deployed.
 
-    `n_sequences` > 1 reads a large model's weights once for several answers; it does not change them.
+    `n_sequences` > 1 reads a large model's weights once for several answers; it does not change them. `adapter` is a
+    LoRA in a GGUF of its own, put onto the model as llama.cpp's server does it, with the scale that its file says.
     """
 
-    def __init__(self, gguf: Path, *, n_ctx_tokens: int, n_sequences: int) -> None:
-        self.gguf, self.n_ctx_tokens, self.n_sequences = gguf, n_ctx_tokens, n_sequences
+    def __init__(self, gguf: Path, *, n_ctx_tokens: int, n_sequences: int, adapter: Path | None = None) -> None:
+        self.gguf, self.n_ctx_tokens, self.n_sequences, self.adapter = gguf, n_ctx_tokens, n_sequences, adapter
         self._model = _load(gguf, vocab_only=False)
         self.vocabulary = Vocabulary(self._model)
         self.n_threads = _n_threads(self.weight_bytes)
@@ -130,8 +131,21 @@ class Runtime:
         if not self._context:
             llama_cpp.llama_model_free(self._model)
             raise ModelError(f"{gguf}: no context of {params.n_ctx} tokens: {'; '.join(errors)}")
+        if adapter is not None:
+            self._put_on(adapter)
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._batch = llama_cpp.llama_batch_init(params.n_batch, 0, 1)
+
+    def _put_on(self, adapter: Path) -> None:
+        with quiet() as errors:
+            loaded = llama_cpp.llama_adapter_lora_init(self._model, str(adapter).encode("utf-8"))  # the model owns it
+            adapters, scales = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(loaded), (ctypes.c_float * 1)(1.0)
+            if loaded and llama_cpp.llama_set_adapters_lora(self._context, adapters, 1, scales) == 0:
+                return
+            reason = "; ".join(errors) or "no reason given"
+        llama_cpp.llama_free(self._context)
+        llama_cpp.llama_model_free(self._model)
+        raise ModelError(f"{adapter}: llama.cpp cannot put it onto {self.gguf}: {reason}")
 
     def __enter__(self) -> Self:
         return self

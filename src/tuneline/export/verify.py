@@ -1,11 +1,11 @@
-"""Everything that is measured on one GGUF, with the merged model it was made from beside it."""
+"""Everything that is measured on one GGUF, with the model it was made from beside it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tuneline.config.schema import GgufType
 from tuneline.data.records import Example
@@ -30,15 +30,24 @@ N_SEQUENCES = 8  # answered at once; changes the speed on large models, not the 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The last link of the chain from data to file: `gguf`, said to be of type `type`, made from folder `merged`."""
+    """The last link of the chain from data to file: `gguf`, said to be of type `type`, made from `folder`.
 
-    merged: Path
+    With `adapter`, a GGUF of its own that llama.cpp puts onto `gguf`, the two together are what is measured.
+    """
+
+    folder: Path
     gguf: Path
     type: GgufType
+    adapter: Path | None = None
 
     @property
     def name(self) -> str:
-        return f"verify ({self.merged} -> {self.gguf})"
+        put_on = "" if self.adapter is None else f" with {self.adapter}"
+        return f"verify ({self.folder} -> {self.gguf}{put_on})"
+
+    def load(self) -> PreTrainedModel:
+        """What the GGUF is compared with: the model in `folder`, in fp32 on the processor."""
+        return load_merged(self.folder, REFERENCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +65,13 @@ def measure(
 ) -> Measured:
     """Compare logits on the answers of `compared`, and let the GGUF answer `asked`.
 
-    Raises `ModelError` naming the link when the GGUF reads text as other tokens than the merged model does.
+    Raises `ModelError` naming the link when the GGUF reads text as other tokens than the model in its folder does.
     """
     check_file_type(link.gguf, link.type)
-    tokenizer = load_tokenizer_from(link.merged)
+    tokenizer = load_tokenizer_from(link.folder)
     check_tokenizer(link.name, link.gguf, tokenizer)
     started = perf_counter()
-    with Runtime(link.gguf, n_ctx_tokens=n_ctx, n_sequences=N_SEQUENCES) as runtime:
+    with Runtime(link.gguf, n_ctx_tokens=n_ctx, n_sequences=N_SEQUENCES, adapter=link.adapter) as runtime:
         load_s = perf_counter() - started
         check_prompts(link.name, tokenizer, chat_template(link.gguf), runtime.vocabulary, asked)
         metrics = compare_templates(link.name, tokenizer, chat_template(link.gguf), runtime.vocabulary)
@@ -70,17 +79,17 @@ def measure(
         metrics |= file_metrics(runtime, n_fallback_tensors(link.gguf, link.type))
         prompts = [encode_prompt(tokenizer, prompt_messages(example), example.tools) for example in asked]
         answers_ids = _answer_all(runtime, prompts, max_new_tokens, f"{link.type}: answering")
-        speed = measure_speed(runtime, prompts, load_s) | measure_memory(link.gguf, n_ctx, prompts[0])
+        speed = measure_speed(runtime, prompts, load_s) | measure_memory(link.gguf, n_ctx, prompts[0], link.adapter)
         answers = [runtime.vocabulary.decode(ids) for ids in answers_ids]
         return Measured(metrics, speed, answers, [len(ids) < max_new_tokens for ids in answers_ids])
 
 
 def _compare(link: Link, runtime: Runtime, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> Metrics:
-    merged = load_merged(link.merged, REFERENCE)
-    check_stops(link.name, runtime.vocabulary, stop_ids(merged, tokenizer))
+    model = link.load()
+    check_stops(link.name, runtime.vocabulary, stop_ids(model, tokenizer))
     rows = [answer_row(tokenizer, example) for example in examples]
     batches = in_batches(rows, 1, f"{link.type}: comparing logits")
-    metrics = compare_answers(runtime, merged, (row for batch in batches for row in batch))
+    metrics = compare_answers(runtime, model, (row for batch in batches for row in batch))
     return metrics | {"n_compared_examples": len(rows)}
 
 

@@ -16,6 +16,8 @@ from typing import Any
 from tuneline.errors import ModelError
 
 RECORD = "provenance.json"
+# where a package has base and adapter as files of their own
+LORA_BASE, LORA_ADAPTER = "lora/base.gguf", "lora/adapter.gguf"
 DEPLOYMENT = "deployment.json"
 # what loads by running code: https://docs.python.org/3/library/pickle.html
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".dill", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
@@ -36,6 +38,11 @@ class Verified:
     @property
     def gguf(self) -> Path:
         return self.folder / _only_gguf(self.folder, self.record["files"])
+
+    @property
+    def has_lora(self) -> bool:
+        """Whether base and adapter are there in files of their own."""
+        return LORA_BASE in self.record["files"] and LORA_ADAPTER in self.record["files"]
 
     @property
     def n_ctx(self) -> int:
@@ -161,7 +168,8 @@ def check_no_pickle(path: Path) -> None:
 
 
 def _only_gguf(top: Path, listed: Mapping[str, Json]) -> str:
-    names = [name for name in listed if name.endswith(".gguf")]
+    """The model at the top of the folder; base and adapter alone lie below it."""
+    names = [name for name in listed if name.endswith(".gguf") and name not in (LORA_BASE, LORA_ADAPTER)]
     if len(names) != 1:
         raise ModelError(f"{top / RECORD}: lists {len(names)} GGUF files, not one; package the model again")
     with (top / names[0]).open("rb") as file:
@@ -188,6 +196,8 @@ def described(verified: Verified) -> list[str]:
         f"{verified.folder}: {len(listed) + 1} files, {verified.n_bytes / 2**20:.1f} MiB, every hash as recorded",
         f"  model     {verified.gguf.name}, from {model}, {verified.n_ctx} tokens of context",
     ]
+    if verified.has_lora:
+        lines += [f"  adapter   {LORA_ADAPTER} on {LORA_BASE}: `tuneline serve ... --lora` shares the base with others"]
     if verified.deployment is None:
         return [*lines, "  commit    not deployed from one: `tuneline deploy` records it"]
     source = verified.deployment

@@ -3,25 +3,61 @@
 import errno
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
-from tuneline.errors import ConfigError, EnvironmentProblem
+from tuneline.errors import ConfigError, EnvironmentProblem, ModelError
 from tuneline.export.llama_cpp import installed_tool
-from tuneline.serving.integrity import Verified
+from tuneline.serving.integrity import LORA_ADAPTER, LORA_BASE, Verified
 
 LOCALHOST = "127.0.0.1"
 
 
 def server_command(program: Path, verified: Verified, host: str, port: int, parallel: int) -> list[str]:
     """What was measured is what is served: the GGUF's own chat template, greedy answers, its context per client."""
+    return _command(program, verified.gguf, verified.gguf.stem, verified.n_ctx, host, port, parallel)
+
+
+def lora_command(program: Path, several: Sequence[Verified], host: str, port: int, parallel: int) -> list[str]:
+    """One base with the adapter of each folder, numbered in their order; where a request names none, the first answers.
+
+    llama.cpp adds up all adapters that it is given unless their scale is 0. Raises `ModelError` for a folder without
+    adapter, or of another base than the first.
+    """
+    check_one_base(several)
+    scaled = [f"{verified.folder / LORA_ADAPTER}:{int(number == 0)}" for number, verified in enumerate(several)]
+    base, name = several[0].folder / LORA_BASE, several[0].record["settings"]["model"]["name"]
+    n_ctx = max(verified.n_ctx for verified in several)
+    return [*_command(program, base, name, n_ctx, host, port, parallel), "--lora-scaled", ",".join(scaled)]
+
+
+def check_one_base(several: Sequence[Verified]) -> None:
+    """Every folder has an adapter of its own, for the very base of the first one."""
+    for verified in several:
+        if not verified.has_lora:
+            raise ModelError(f"{verified.folder}: no adapter alone in it; package it with export.lora_base set")
+        if any(mark in str(verified.folder) for mark in ",:"):
+            raise ModelError(f"{verified.folder}: llama-server takes no adapter from a path with , or : in it; move it")
+        if _base_sha256(verified) != _base_sha256(several[0]):
+            raise ModelError(
+                f"{verified.folder / LORA_BASE}: another base than that of {several[0].folder}, or another type of it; "
+                "its adapter needs its own server"
+            )
+
+
+def _base_sha256(verified: Verified) -> str:
+    return str(verified.record["files"][LORA_BASE]["sha256"])
+
+
+def _command(program: Path, model: Path, alias: str, n_ctx: int, host: str, port: int, parallel: int) -> list[str]:
     return [
         str(program),
-        *("--model", str(verified.gguf)),
-        *("--alias", verified.gguf.stem),
+        *("--model", str(model)),
+        *("--alias", alias),
         *("--host", host),
         *("--port", str(port)),
         *("--parallel", str(parallel)),
-        *("--ctx-size", str(verified.n_ctx * parallel)),  # llama.cpp divides it among the clients
+        *("--ctx-size", str(n_ctx * parallel)),  # llama.cpp divides it among the clients
         "--no-kv-unified",
         *("--temp", "0"),
         "--no-cache-prompt",  # reused prefixes round otherwise: an answer would depend on what was asked before
@@ -53,6 +89,19 @@ def free_port() -> int:
 def serve(verified: Verified, host: str, port: int, parallel: int) -> None:
     """Become the server: signals reach it, and its exit code is this process's. Does not return."""
     command = server_command(installed_tool("llama-server"), verified, host, port, parallel)
+    _become(command, verified.gguf.name, host, port)
+
+
+def serve_adapters(several: Sequence[Verified], host: str, port: int, parallel: int) -> None:
+    """As `serve`, for the adapters of `several` on the base that they share."""
+    command = lora_command(installed_tool("llama-server"), several, host, port, parallel)
+    for number, verified in enumerate(several):
+        chosen = f'"lora": [{{"id": {number}, "scale": 1.0}}]'
+        print(f"  lora {number}    {verified.folder}: {chosen}{' or nothing in a request' if number == 0 else ''}")
+    _become(command, LORA_BASE, host, port)
+
+
+def _become(command: list[str], name: str, host: str, port: int) -> None:
     check_port(host, port)
-    print(f"{verified.gguf.name}: http://{host}:{port}/v1", flush=True)
+    print(f"{name}: http://{host}:{port}/v1", flush=True)
     os.execv(command[0], command)  # noqa: S606  (no shell; the program is the one this environment built)

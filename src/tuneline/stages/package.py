@@ -29,6 +29,7 @@ def main() -> None:
         merge=args.merge_report,
         verified=args.verified,
         types=params.export.verified,
+        lora_base=params.export.lora_base,
     )
     shipped = pick(params.export.pick, params.export.verified, figures.verified, params.export.budgets)
     experiment = Experiment(

@@ -13,7 +13,9 @@ def main() -> None:
     args = stage_arguments(__doc__, *paths)
     params = read_params(args.params)
     confidence, export = params.eval.confidence, params.export
-    links = read_chain(args.evaluated, args.merge_report, args.verified, export.verified, export.budgets)
+    links = read_chain(
+        args.evaluated, args.merge_report, args.verified, export.verified, export.budgets, export.lora_base
+    )
     write_text(args.text, chain_markdown(links, confidence))
     write_text(args.table, chain_csv(links, confidence))
     draw_chain(args.picture, links, confidence)

@@ -1,0 +1,61 @@
+"""The base model as a GGUF of its own, which adapters are put onto while it serves.
+
+Nothing of an adapter goes into it: every adapter of one base finds the same bytes.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tuneline.config.schema import Dtype, GgufType, ModelConfig, OutType
+from tuneline.export.gguf import convert
+from tuneline.export.merge import round_weights, torch_dtype, write_model
+from tuneline.export.quantize import quantize
+from tuneline.export.reference import REFERENCE
+from tuneline.export.room import check_room
+from tuneline.model.loading import load_base, load_tokenizer
+from tuneline.output import scratch_folder
+
+
+def convert_base(base: ModelConfig, out: Path, gguf_type: GgufType, *, outtype: OutType, converter: Path) -> int:
+    """Write `base` with the tokenizer that training takes as `out`; a quant is made of a file of type `outtype`.
+
+    Returns the number of strings on which the tokenizers agree. Raises as `convert` does.
+    """
+    tokenizer = load_tokenizer(base)
+    with _as_folder(base, tokenizer, out) as folder:
+        match gguf_type:
+            case "f32" | "f16" | "bf16":
+                return convert(folder, tokenizer, out, outtype=gguf_type, name=base.name, converter=converter)
+            case quant:
+                whole = folder / f"{outtype}.gguf"
+                n_texts = convert(folder, tokenizer, whole, outtype=outtype, name=base.name, converter=converter)
+                quantize(whole, out, quant)
+                return n_texts
+
+
+@contextmanager
+def _as_folder(base: ModelConfig, tokenizer: PreTrainedTokenizerBase, out: Path) -> Iterator[Path]:
+    """A model folder beside `out`, as Transformers writes it now; removed at the end."""
+    model = load_base(base, REFERENCE, None)
+    dtype = _smallest_exact(model)
+    check_room(out, model.num_parameters() * torch_dtype(dtype).itemsize)
+    round_weights(model, dtype)
+    with scratch_folder(out) as scratch:
+        folder = scratch / "base"  # the converter writes its name into the file
+        write_model(model, tokenizer, base, folder)
+        del model  # before the converter starts
+        yield folder
+
+
+def _smallest_exact(model: PreTrainedModel) -> Dtype:
+    """The type that holds every weight as it is: for a base published in 16 bits, those."""
+    choices: tuple[Dtype, ...] = ("bfloat16", "float16")
+    return next((dtype for dtype in choices if _holds(model, torch_dtype(dtype))), "float32")
+
+
+def _holds(model: PreTrainedModel, dtype: torch.dtype) -> bool:
+    return all(torch.equal(weight.to(dtype).to(weight.dtype), weight) for weight in model.parameters())
