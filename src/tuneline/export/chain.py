@@ -20,6 +20,10 @@ FIGURES = (
     "size_mib", "bits_per_weight", "max_abs_logit_diff", "mean_abs_logit_diff", "kl_mean_nats", "kl_median_nats",
     "kl_p99_nats", "top1_agreement", "perplexity_ratio", "perplexity_ratio_se", "ended_fraction",
 )  # fmt: skip
+HOW_COMPARED = (
+    "Adapter against merged model at every position, each GGUF against the merged model on the held-out answers; "
+    "scores on the held-out examples, paired with the tuned model's."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +52,22 @@ def read_chain(
 
     Raises `DataError` for a report that is missing or unreadable.
     """
-    both = read_figures(evaluated)
-    tuned = {name.removeprefix("tuned_"): value for name, value in both.items() if name.startswith("tuned_")}
+    figures = {name: _verified_figures(verified / f"{name}.json") for name in types}
+    return chain(read_figures(evaluated), read_figures(merge), figures, budgets)
+
+
+def chain(
+    evaluated: Figures,
+    merge: Figures,
+    verified: Mapping[GgufType, Figures],
+    budgets: Mapping[GgufType, BudgetConfig],
+) -> list[Link]:
+    """The links of these reports."""
+    tuned = {name.removeprefix("tuned_"): value for name, value in evaluated.items() if name.startswith("tuned_")}
     return [
         Link("training", "adapter", tuned, None),
-        Link("adapter", "merged", read_figures(merge), None),
-        *(Link("merged", name, _verified_figures(verified / f"{name}.json"), budgets[name]) for name in types),
+        Link("adapter", "merged", merge, None),
+        *(Link("merged", name, figures, budgets[name]) for name, figures in verified.items()),
     ]
 
 
@@ -107,18 +121,18 @@ def chain_csv(links: Sequence[Link], confidence: float) -> str:
 
 def chain_markdown(links: Sequence[Link], confidence: float) -> str:
     """The table for people, and under it every link that is outside its budget with the usual cause."""
+    return f"# The parity chain\n\n{HOW_COMPARED}\n\n{chain_table(links, confidence)}\n\n{verdict(links)}\n"
+
+
+def chain_table(links: Sequence[Link], confidence: float) -> str:
+    """One row a link, in Markdown; a dash where a figure was not measured on it."""
     score = score_of(links)
     header = [
         "link", "MiB", "bits/weight", "KL mean (nats)", "KL p99", "same top token", "perplexity ratio",
         f"{score.replace('_', ' ')} ({100 * confidence:g} % interval)", "lost (McNemar p)", "ends by itself", "verdict",
     ]  # fmt: skip
     lines = [header, ["---"] * len(header), *(_row(link, score, confidence) for link in links)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return (
-        "# The parity chain\n\nAdapter against merged model at every position, each GGUF against the merged model on "
-        "the held-out answers; scores on the held-out examples, paired with the tuned model's.\n\n"
-        f"{table}\n\n{_verdict(links)}\n"
-    )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def check_chain(links: Sequence[Link]) -> None:
@@ -162,7 +176,8 @@ def _shown(layout: str, figures: Figures) -> str:
         return "-"
 
 
-def _verdict(links: Sequence[Link]) -> str:
+def verdict(links: Sequence[Link]) -> str:
+    """In words: every link is within its budget, or which are not and why that usually is."""
     broken = _broken(links)
     if broken:
         return "Outside its budget:\n\n" + "\n".join(f"- {line}" for line in broken)
