@@ -204,10 +204,9 @@ def _longest(it: Experiment) -> str:
 
 def _known_faults(it: Experiment, shipped: Figures, score: str) -> Iterator[str]:
     """What the figures of this file say against it."""
-    yield (
-        f"{_share(1 - shipped[score])} of its answers to held-out examples are wrong ({_words(score)}), "
-        f"{_share(1 - shipped['ended_fraction'])} did not end by themselves in {it.eval.max_new_tokens} tokens."
-    )
+    yield f"{_share(1 - shipped[score])} of its answers to held-out examples are wrong ({_words(score)})."
+    if (running_on := 1 - shipped["ended_fraction"]) > 0:
+        yield f"{_share(running_on)} of its answers did not end by themselves in {it.eval.max_new_tokens} tokens."
     if n_refused := shipped["n_templates_refused"]:
         n_tried = shipped["n_templates_compared"] + n_refused
         yield (

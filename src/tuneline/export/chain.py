@@ -22,7 +22,7 @@ FIGURES = (
 )  # fmt: skip
 HOW_COMPARED = (
     "Adapter against merged model at every position, each GGUF against the merged model on the held-out answers; "
-    "scores on the held-out examples, paired with the tuned model's."
+    "scores on the held-out examples, paired with the tuned model's. ± is one standard error."
 )
 
 
