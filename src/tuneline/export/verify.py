@@ -13,6 +13,7 @@ from tuneline.evaluation.generation import stop_ids
 from tuneline.evaluation.heldout import prompt_messages
 from tuneline.evaluation.metrics import Metrics
 from tuneline.evaluation.progress import in_batches
+from tuneline.export.context import check_context
 from tuneline.export.gguf import check_tokenizer
 from tuneline.export.golden import Compared, check_prompts, compare_templates
 from tuneline.export.memory import measure_memory
@@ -64,6 +65,7 @@ def measure(
     Raises `ModelError` naming the link when the GGUF reads text as other tokens than the merged model does.
     """
     check_file_type(link.gguf, link.type)
+    check_context(link.name, link.merged, n_ctx)
     tokenizer = load_tokenizer_from(link.merged)
     check_tokenizer(link.name, link.gguf, tokenizer)
     templates = _check_templates(link, tokenizer, asked)
