@@ -10,6 +10,7 @@ import pytest
 
 from tuneline.commands import converter
 from tuneline.errors import EnvironmentProblem
+from tuneline.export.llama_cpp import llama_cpp_commit
 
 
 def archive_with(path: Path, names: list[str]) -> Path:
@@ -41,6 +42,24 @@ def test_only_the_converter_is_unpacked_with_its_version(unpacked: Path) -> None
     files = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
     assert files == {"VERSION", "convert_hf_to_gguf.py", "conversion/llama.py", "gguf-py/gguf/__init__.py"}
     assert (unpacked / "VERSION").read_text() == "1.2.3\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "commit"), [("0123456789abcdef0123456789abcdef01234567\n", True), ("ref: refs/heads/main\n", False)]
+)
+def test_the_commit_of_llama_cpp_is_kept_where_the_archive_has_it(head: str, commit: bool, tmp_path: Path) -> None:
+    path = tmp_path / "source.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name, text in (
+            ("vendor/llama.cpp/convert_hf_to_gguf.py", ""),
+            (".git/modules/vendor/llama.cpp/HEAD", head),
+        ):
+            member = tarfile.TarInfo(f"llama_cpp_python-1.2.3/{name}")
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text.encode()))
+    converter.unpack(path, tmp_path / "share")
+    assert llama_cpp_commit(tmp_path / "share") == (head.strip() if commit else None)
+    assert llama_cpp_commit(tmp_path) is None
 
 
 def test_another_version_than_the_runtimes_is_refused(

@@ -324,6 +324,10 @@ REFUSED = {
     ),
     "the adapter alone, without budget": (lora_base("q5_0"), "export.budgets.q5_0: missing"),
     "context longer than the model": ({"export.n_ctx": 513}, "export.n_ctx: 513, allowed is at most"),
+    "context in which llama.cpp serves another model": (
+        {"export.n_ctx": 400, "eval.max_new_tokens": 64, "model.max_served_context": 256},
+        "export.n_ctx: 400, allowed is at most model.max_served_context = 256 tokens; beyond, llama.cpp serves another",
+    ),
 }
 
 

@@ -104,6 +104,7 @@ def model_config(folder: Path) -> ModelConfig:
         trust_remote_code=False,
         licence="apache-2.0",
         max_position_embeddings=512,
+        max_served_context=None,
         chat_template_kwargs={},
         learning_rate=LearningRates(full=1.0e-3, adapter=3.0e-3),
     )
@@ -143,7 +144,7 @@ def experiment(**model: object) -> Experiment:
         "lora": lora,
         "data": params.data.model_copy(update={"name": "text_to_sql", "sources": (POOL,), "system_prompt": None}),
         "eval": params.eval.model_copy(update={"confidence": 0.95}),
-        "export": params.export.model_copy(update={"n_ctx": 512}),
+        "export": params.export.model_copy(update={"n_ctx": 512, "verified": ("f16", "q8_0", "q4_k_m")}),
         "shipped": "q8_0",
     }
     return Experiment(**(sections | fixed))
@@ -163,8 +164,11 @@ def reports() -> Reports:
     def verified(size: float, bits: float, kl: float, p99: float, top1: float, drop: float) -> dict[str, float]:
         figures = {"size_mib": size, "bits_per_weight": bits, "kl_mean_nats": kl, "kl_p99_nats": p99}
         counts = {"top1_agreement": top1, "execution_accuracy_drop": drop, "n_examples": 600, "n_tokens": 2000}
-        compared = {"perplexity": 1.31, "perplexity_ratio": 1.0123, "n_compared_examples": 64}
-        return figures | counts | scores("", 0.86 - drop, 0.82, 0.876, 0.59) | compared
+        compared = {"perplexity": 1.31, "perplexity_ratio": 1.0123, "perplexity_ratio_se": 0.0021}
+        ended = {"ended_fraction": 0.975, "ended_drop": 0.0, "n_compared_examples": 64, "n_fallback_tensors": 0}
+        kinds = {"n_templates_compared": 6, "n_templates_refused": 2, "n_modelfile_compared": 6}
+        p_value = {"execution_accuracy_drop_p_value": 0.25}
+        return figures | counts | scores("", 0.86 - drop, 0.82, 0.876, 0.59) | compared | ended | kinds | p_value
 
     evaluated = scores("base_", 0.03, 0.015, 0.05, 0.02) | scores("tuned_", 0.86, 0.83, 0.885, 0.6)
     return Reports(
@@ -173,7 +177,10 @@ def reports() -> Reports:
         split={"n_train": 4000, "n_val": 200, "n_test": 600, "n_rejected_by_contamination": 20},
         train={"train_loss_nats": 0.15, "n_steps": 250},
         evaluated=evaluated | {"base_perplexity": 9.5, "tuned_perplexity": 1.2, "n_examples": 600},
-        merge={"relative_logit_diff": 2.1e-6, "n_tokens": 900},
+        merge={
+            **{"relative_logit_diff": 2.1e-6, "n_tokens": 900, "size_mib": 15.0},
+            **{"kl_mean_nats": 3e-12, "kl_p99_nats": 6e-11, "top1_agreement": 1.0},
+        },
         verified={
             "f16": verified(16.4, 16.01, 1.6e-7, 1.1e-6, 1.0, 0.0),
             "q8_0": verified(8.7, 8.5, 7e-5, 1.2e-3, 0.995, 0.01),

@@ -20,6 +20,16 @@ CHATML = (
     "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
     "{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
+CHATML_WITH_TOOLS = (
+    "{%- if tools %}{{- '<|im_start|>system\\n' }}"
+    "{%- if messages[0].role == 'system' %}{{- messages[0].content + '\\n' }}{%- endif %}"
+    "{%- for tool in tools %}{{- tool | tojson + '\\n' }}{%- endfor %}{{- '<|im_end|>\\n' }}{%- endif %}"
+    "{%- for message in messages if not (tools and message.role == 'system') %}"
+    "{{- '<|im_start|>' + message.role + '\\n' + message.content }}"
+    "{%- for call in message.tool_calls or [] %}"
+    "{{- '<call>' + call.function.name + ' ' + (call.function.arguments | tojson) + '</call>' }}{%- endfor %}"
+    "{{- '<|im_end|>\\n' }}{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
 CHATML_WITH_THOUGHTS = (
     "{%- for message in messages %}{%- set said = message.content %}"
     "{%- if message.role == 'assistant' and loop.last %}"
@@ -198,7 +208,7 @@ MINIATURES: dict[str, Miniature] = {
          "num_key_value_heads": 1},
     ),
     "qwen2": Miniature(
-        "Qwen2ForCausalLM", _QWEN, CHATML, ("<|im_end|>", "<|endoftext|>"), "ChatML",
+        "Qwen2ForCausalLM", _QWEN, CHATML_WITH_TOOLS, ("<|im_end|>", "<|endoftext|>"), "ChatML",
         {"tie_word_embeddings": True, "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0}},
         {"use_dora": True},
     ),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.published import published
 from tuneline.data.records import Json, Message, ToolCall
 from tuneline.errors import ModelError
 
@@ -55,16 +56,6 @@ def trained_text(tokenizer: Any, messages: tuple[Message, ...], tools: tuple[Jso
     pairs = zip(encoded.input_ids, encoded.loss_mask, strict=True)
     runs = [(mask, [token for token, _ in run]) for mask, run in groupby(pairs, key=lambda pair: pair[1])]
     return [tokenizer.decode(ids) for mask, ids in runs if mask]
-
-
-def published(name: str) -> str:
-    """The chat template of a published model, as TRL carries it."""
-    from importlib.util import find_spec
-
-    spec = find_spec("trl")
-    assert spec is not None
-    assert spec.origin is not None
-    return (Path(spec.origin).parent / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
 
 
 def configured(tiny: ModuleType, folder: Path, template: str, **kwargs: bool | int | str) -> Any:
@@ -237,16 +228,22 @@ def test_a_setting_that_the_template_does_not_read_is_refused(tiny: ModuleType, 
 
 
 @pytest.mark.parametrize("changed", [{}, {"date_string": "1 May 2025"}])
-def test_llamas_date_does_not_follow_the_clock(tiny: ModuleType, tmp_path: Path, changed: dict[str, str]) -> None:
+@pytest.mark.parametrize("name", ["llama3_1", "llama3_2"])
+def test_llamas_date_does_not_follow_the_clock(
+    tiny: ModuleType, tmp_path: Path, name: str, changed: dict[str, str]
+) -> None:
+    """Nor the server's: what the template itself sets, no `date_string` from outside can change."""
     from tuneline.model.loading import load_tokenizer_from
     from tuneline.model.template import encode_prompt
 
-    tokenizer = configured(tiny, tmp_path / "base", published("llama3_2"), **changed)
+    tokenizer = configured(tiny, tmp_path / "base", published(name), **changed)
     tokenizer.save_pretrained(tmp_path / "tuned")
     tuned = load_tokenizer_from(tmp_path / "tuned")
     assert tuned.chat_template == tokenizer.chat_template
     date = changed.get("date_string", "26 Jul 2024")
     assert f"Today Date: {date}\n" in tuned.decode(encode_prompt(tuned, TURNS[:2]))
+    asked: Any = [{"role": "user", "content": "?"}]
+    assert f"Today Date: {date}\n" in tuned.apply_chat_template(asked, date_string="9 Sep 2029", tokenize=False)
 
 
 def test_a_template_that_always_writes_todays_date_is_refused(tiny: ModuleType, tmp_path: Path) -> None:

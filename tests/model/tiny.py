@@ -131,6 +131,7 @@ def model_config(folder: Path, revision: str | None = None, kwargs: dict[str, An
         trust_remote_code=False,
         licence="apache-2.0",
         max_position_embeddings=512,
+        max_served_context=None,
         chat_template_kwargs=kwargs or {},
         learning_rate=LearningRates(full=1.0e-3, adapter=3.0e-3),
     )

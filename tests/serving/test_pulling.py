@@ -132,11 +132,17 @@ def test_a_fetch_killed_at_random_moments_leaves_a_whole_model(tmp_path: Path) -
 
 
 def test_what_cannot_be_fetched_is_one_line(repo: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
     command = [sys.executable, "-m", "tuneline.commands.main", "deploy", "--to", str(tmp_path / "to")]
     environment = {**os.environ, "PYTHONPATH": str(Path("src").resolve())}
     for words, message in (
         ([str(repo), "--rev", "v9"], "unknown Git revision 'v9'"),
+        ([str(repo), "--rev", "v9"], f"`git ls-remote --heads --tags {repo}` shows which there are"),
         ([str(tmp_path / "nowhere"), "--rev", "v1"], "nowhere at v1: "),
+        ([str(tmp_path / "nowhere"), "--rev", "v1"], f"`git ls-remote {tmp_path / 'nowhere'}` tells whether it is"),
+        ([str(empty), "--rev", "v1"], "give the folder of a Tuneline repository"),
+        (["ssh://user:secret@localhost:9/x.git", "--rev", "v1"], "`git ls-remote ssh://localhost:9/x.git` tells"),
         ([str(repo), "--rev", "v1", "--path", "models/none"], "no folder models/none at v1"),
         ([str(repo), "--rev", "v1", "--remote", "elsewhere"], "remote 'elsewhere' doesn't exist"),
         ([str(repo), "--rev", "v1", "--remote-config", "url=/nowhere", "--remote", "store"], f"{repo} at v1: "),
@@ -146,6 +152,7 @@ def test_what_cannot_be_fetched_is_one_line(repo: Path, tmp_path: Path) -> None:
         (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
         assert message in line
         assert "Traceback" not in ended.stderr
+        assert "secret" not in ended.stderr
         assert not (tmp_path / "to/current").exists()
 
 

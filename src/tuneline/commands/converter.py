@@ -15,9 +15,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 
 from tuneline.errors import EnvironmentProblem
+from tuneline.export.llama_cpp import COMMIT
 from tuneline.output import atomic_folder
 
 PARTS = ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "conversion", "gguf-py", "LICENSE")
+_GIT_HEAD = (".git", "modules", "vendor", "llama.cpp", "HEAD")  # the commit of llama.cpp, where the archive holds it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,3 +91,5 @@ def _wanted(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         match PurePosixPath(member.name).parts:
             case (_, "vendor", "llama.cpp", part, *rest) if part in PARTS:
                 yield member.replace(name="/".join((part, *rest)))
+            case (_, *inside) if tuple(inside) == _GIT_HEAD:
+                yield member.replace(name=COMMIT)

@@ -52,7 +52,7 @@ def broken_rules(params: Params) -> Iterator[str]:
     yield from _hardware(params.hardware)
     yield from _eval(params)
     yield from _merge(params)
-    yield from _export(params.export, params.model.max_position_embeddings)
+    yield from _export(params.export, params.model)
     yield from _lora_export(params)
 
 
@@ -409,12 +409,12 @@ def _combine_weights(combine: CombineConfig) -> Iterator[str]:
         yield f"merge.combine.sources: {len(weights)}, allowed with slerp are 2: an arc has two ends"
 
 
-def _export(export: ExportConfig, addressable: int) -> Iterator[str]:
+def _export(export: ExportConfig, model: ModelConfig) -> Iterator[str]:
     expected = (export.outtype, *export.quants)
     if export.verified != expected:
         allowed = f"is outtype and quants: {_listed(expected)}; set those"
         yield _refused("export.verified", _listed(export.verified), allowed)
-    yield from _imatrix(export, addressable)
+    yield from _imatrix(export, model)
     if len(set(export.quants)) < len(export.quants):
         yield _refused("export.quants", _listed(export.quants), "is each type once")
     is_named = export.pick != "smallest_within_budget"
@@ -425,9 +425,7 @@ def _export(export: ExportConfig, addressable: int) -> Iterator[str]:
         yield _refused("export.all_within_budget", export.all_within_budget, f"is {shown(is_named)}, by export.pick")
     for name in sorted({*export.verified, *export.lora_bases} - set(export.budgets)):
         yield f"export.budgets.{name}: missing, each verified type needs one; add it to conf/export/gguf.yaml"
-    if export.n_ctx > addressable:
-        allowed = f"is at most model.max_position_embeddings = {addressable} tokens"
-        yield _refused("export.n_ctx", export.n_ctx, allowed)
+    yield from _context("export.n_ctx", export.n_ctx, model)
 
 
 def _lora_export(params: Params) -> Iterator[str]:
@@ -450,7 +448,17 @@ def _lora_export(params: Params) -> Iterator[str]:
         yield _refused("export.lora_base", export.lora_base, allowed)
 
 
-def _imatrix(export: ExportConfig, addressable: int) -> Iterator[str]:
+def _context(key: str, n_ctx: int, model: ModelConfig) -> Iterator[str]:
+    """A context in llama.cpp: what the model addresses, and what llama.cpp computes as training did."""
+    served = model.max_served_context
+    if n_ctx > model.max_position_embeddings:
+        yield _refused(key, n_ctx, f"is at most model.max_position_embeddings = {model.max_position_embeddings} tokens")
+    elif served is not None and n_ctx > served:
+        allowed = f"is at most model.max_served_context = {served} tokens; beyond, llama.cpp serves another model"
+        yield _refused(key, n_ctx, allowed)
+
+
+def _imatrix(export: ExportConfig, model: ModelConfig) -> Iterator[str]:
     is_on = export.imatrix is not None
     computed: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         "calibrated": (export.calibrated, ("imatrix",) if is_on else ()),
@@ -461,6 +469,5 @@ def _imatrix(export: ExportConfig, addressable: int) -> Iterator[str]:
         if found != expected:
             allowed = f"is [{_listed(expected)}], by export.imatrix and export.quants; set those"
             yield _refused(f"export.{name}", _listed(found), allowed)
-    if export.imatrix is not None and export.imatrix.n_ctx > addressable:
-        allowed = f"is at most model.max_position_embeddings = {addressable} tokens"
-        yield _refused("export.imatrix.n_ctx", export.imatrix.n_ctx, allowed)
+    if export.imatrix is not None:
+        yield from _context("export.imatrix.n_ctx", export.imatrix.n_ctx, model)

@@ -136,6 +136,7 @@ class ModelConfig(Strict):
     trust_remote_code: bool  # run Python code that comes with the model
     licence: Text  # SPDX identifier, or the licence's own name; goes into the model card
     max_position_embeddings: Count  # tokens the architecture can address
+    max_served_context: Count | None  # tokens up to which llama.cpp computes what training did; null: all of them
     chat_template_kwargs: Mapping[Name, bool | int | str]  # what the chat template reads besides the messages
     learning_rate: LearningRates
 

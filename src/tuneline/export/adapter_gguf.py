@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from peft import LoraConfig, PeftConfig
-from transformers import AutoConfig
 
 from tuneline.config.schema import ModelConfig
 from tuneline.errors import EnvironmentProblem, ModelError
@@ -17,7 +16,7 @@ from tuneline.export.checkpoint import Checkpoint, check_tensors
 from tuneline.export.gguf import check_converter, last_line
 from tuneline.export.header import read_header
 from tuneline.model.adapters import check_adapter_fits
-from tuneline.model.loading import is_adapter, one_line_errors, require_folder, revision_arguments
+from tuneline.model.loading import is_adapter, load_config, require_folder
 from tuneline.output import atomic_file, scratch_folder
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -85,11 +84,7 @@ def _write_inputs(folder: Path, config: LoraConfig, base: ModelConfig, scratch: 
     (scratch / "adapter" / WEIGHTS).symlink_to((folder / WEIGHTS).absolute())
     stated = json.loads((folder / CONFIG).read_text(encoding="utf-8")) | {"lora_alpha": gguf_alpha(config)}
     (scratch / "adapter" / CONFIG).write_text(json.dumps(stated), encoding="utf-8")
-    with one_line_errors(base.name_or_path, base.revision):
-        described = AutoConfig.from_pretrained(
-            base.name_or_path, trust_remote_code=base.trust_remote_code, **revision_arguments(base)
-        )
-    described.save_pretrained(scratch / "base")
+    load_config(base).save_pretrained(scratch / "base")
 
 
 def _run(converter: Path, folder: Path, scratch: Path, out: Path) -> None:

@@ -1,6 +1,8 @@
 """The link from an adapter to its GGUF on the base's GGUF: both engines have the weights apart."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedModel
 
@@ -10,6 +12,7 @@ from tuneline.export.budget import Figures, lora_link, outside_budget, usual_cau
 from tuneline.export.reference import REFERENCE
 from tuneline.export.verify import Link
 from tuneline.model.adapters import bare_model, load_tuned
+from tuneline.model.loading import load_config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +20,10 @@ class AdapterLink(Link):
     """`folder` holds the adapter that was trained on `base`, `gguf` the base, `adapter` the adapter alone."""
 
     base: ModelConfig
+
+    def config(self) -> Mapping[str, Any]:
+        """The base's config.json."""
+        return load_config(self.base).to_dict()
 
     def load(self) -> PreTrainedModel:
         """The unquantised base with the adapter's layers in it, not merged: as it was trained, but for QLoRA."""

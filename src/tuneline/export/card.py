@@ -1,6 +1,6 @@
 """The model card: what the model is, how good, how made, how to run. Every figure comes from a report of a stage."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import yaml
 
 from tuneline.config.schema import SourceConfig
 from tuneline.evaluation.names import interval_names
-from tuneline.export.chain import four_bit_note
+from tuneline.export.chain import HOW_COMPARED, chain, chain_notes, chain_table, verdict
 from tuneline.export.experiment import Experiment
 
 Figures = Mapping[str, float | int]
@@ -36,11 +36,11 @@ def card(it: Experiment, reports: Reports) -> str:
         _front_matter(it, reports),
         _introduction(it),
         _quality(it, reports),
-        _files(it, reports),
+        _parity(it, reports),
         _data(it, reports),
         _making(it, reports),
         _running(it),
-        _limits(it),
+        _limits(it, reports),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -116,18 +116,20 @@ def _quality_row(name: str, figures: Figures, prefix: str, score: str, it: Exper
     return [name, interval, _share(figures[f"{prefix}exact_match"]), perplexity]
 
 
-def _files(it: Experiment, reports: Reports) -> str:
-    score = score_name(reports.evaluated)
-    header = ["type", "MiB", "bits/weight", "KL mean (nats)", "KL p99", "same top token", _words(score), "lost"]
-    rows = [_file_row(name, figures, score) for name, figures in reports.verified.items()]
-    merge = reports.merge
-    note = four_bit_note(merge)
+def _parity(it: Experiment, reports: Reports) -> str:
+    """The chain as the stage `parity` has it; of the types, those that were verified."""
+    verified = {name: reports.verified[name] for name in it.export.verified}
+    lora = None if reports.lora is None or it.export.lora_base is None else (it.export.lora_base, reports.lora)
+    links = chain(reports.evaluated, reports.merge, verified, it.export.budgets, lora)
+    merge, shipped = reports.merge, reports.verified[it.shipped]
     return (
-        "## What quantisation cost\n\nEach type against the merged model in fp32, on the held-out answers.\n\n"
-        f"{_table(header, rows)}\n\nAdapter against merged model: largest logit difference "
-        f"{merge['relative_logit_diff']:.2g} of the largest logit, over {merge['n_tokens']} tokens."
-        + (f"\n\n{note}" if note else "")
-        + _lora(it, reports.lora)
+        f"## Is it the model that was trained?\n\n{HOW_COMPARED}\n\n{chain_table(links, it.eval.confidence)}\n\n"
+        f"{chain_notes(links)}{verdict(links)}\n\nThis file is {it.shipped}. "
+        f"Adapter against merged model: largest logit difference {merge['relative_logit_diff']:.2g} of the largest "
+        f"logit, over {merge['n_tokens']} tokens. Prompts were "
+        f"compared as token ids: {shipped['n_templates_compared']} kinds of conversation and every held-out one, as "
+        f"llama.cpp renders them, and {shipped['n_modelfile_compared']} kinds as the Modelfile does."
+        f"{_lora(it, reports.lora)}"
     )
 
 
@@ -140,19 +142,6 @@ def _lora(it: Experiment, figures: Figures | None) -> str:
         f"{it.export.lora_base} that it is put onto: together KL {figures['kl_mean_nats']:.2g} nats from the adapter "
         f"as it was trained, the same top token at {_share(figures['top1_agreement'])}."
     )
-
-
-def _file_row(name: str, figures: Figures, score: str) -> list[str]:
-    return [
-        name,
-        f"{figures['size_mib']:.1f}",
-        f"{figures['bits_per_weight']:.2f}",
-        f"{figures['kl_mean_nats']:.2g}",
-        f"{figures['kl_p99_nats']:.2g}",
-        _share(figures["top1_agreement"]),
-        _share(figures[score]),
-        f"{100 * figures[f'{score}_drop']:.1f} points",
-    ]
 
 
 def _data(it: Experiment, reports: Reports) -> str:
@@ -207,15 +196,41 @@ def _running(it: Experiment) -> str:
     )
 
 
-def _limits(it: Experiment) -> str:
-    return (
-        "## Limits\n\n"
-        f"- Tuned and measured on {it.data.name} only; what it does elsewhere was not looked at.\n"
-        f"- Prompt and answer together have {it.export.n_ctx} tokens.\n"
-        "- Measured with greedy decoding and this file's own chat template; sampling gives other figures.\n"
-        "- llama.cpp does not normalise Unicode: send text in form NFC.\n"
-        f"- It inherits the licence ({it.model.licence}) and the limits of its base model."
-    )
+def _limits(it: Experiment, reports: Reports) -> str:
+    lines = [
+        f"Tuned and measured on {it.data.name} only{_languages(it)}; what it does elsewhere, and whether that is safe, "
+        "was not looked at.",
+        *_known_faults(it, reports.verified[it.shipped], score_name(reports.evaluated)),
+        f"Prompt and answer together have {it.export.n_ctx} tokens{_longest(it)}.",
+        "Measured with greedy decoding and this file's own chat template; sampling gives other figures.",
+        "llama.cpp does not normalise Unicode: send text in form NFC.",
+        f"It inherits the licence ({it.model.licence}) and the limits of its base model.",
+    ]
+    return "## Known limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _languages(it: Experiment) -> str:
+    return f" (languages: {', '.join(it.data.languages)})" if it.data.languages else ""
+
+
+def _longest(it: Experiment) -> str:
+    longest = it.model.max_served_context
+    return "" if longest is None else f"; do not raise it beyond {longest}, llama.cpp then computes otherwise"
+
+
+def _known_faults(it: Experiment, shipped: Figures, score: str) -> Iterator[str]:
+    """What the figures of this file say against it."""
+    yield f"{_share(1 - shipped[score])} of its answers to held-out examples are wrong ({_words(score)})."
+    if (running_on := 1 - shipped["ended_fraction"]) > 0:
+        yield f"{_share(running_on)} of its answers did not end by themselves in {it.eval.max_new_tokens} tokens."
+    if n_refused := shipped["n_templates_refused"]:
+        n_tried = shipped["n_templates_compared"] + n_refused
+        yield (
+            f"Its chat template cannot show {n_refused} of {n_tried} kinds of conversation that were tried (with a "
+            "system prompt, several turns, tools): none of these was trained."
+        )
+    if n_fallback := shipped["n_fallback_tensors"]:
+        yield f"{n_fallback} matrices are of another type than {it.shipped}, whose blocks their rows do not fill."
 
 
 def _interval(figures: Figures, prefix: str, score: str, confidence: float) -> str:

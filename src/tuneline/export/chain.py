@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,10 @@ FIGURES = (
     "size_mib", "bits_per_weight", "max_abs_logit_diff", "mean_abs_logit_diff", "kl_mean_nats", "kl_median_nats",
     "kl_p99_nats", "top1_agreement", "perplexity_ratio", "perplexity_ratio_se", "ended_fraction",
 )  # fmt: skip
+HOW_COMPARED = (
+    "Adapter against merged model at every position, each GGUF against the merged model on the held-out answers; "
+    "scores on the held-out examples, paired with the tuned model's. ± is one standard error."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +51,28 @@ def read_chain(
 ) -> list[Link]:
     """The links in the order of the DAG; of folder `verified` only `types` are read, however many files lie there.
 
-    With `lora_base` the adapter's own GGUF, on the base in that type, is the last one. Raises `DataError` for a report
-    that is missing or unreadable.
+    Raises `DataError` for a report that is missing or unreadable.
     """
-    both = read_figures(evaluated)
-    tuned = {name.removeprefix("tuned_"): value for name, value in both.items() if name.startswith("tuned_")}
+    figures = {name: _verified_figures(verified / f"{name}.json") for name in types}
+    lora = None if lora_base is None else (lora_base, _verified_figures(verified / f"{lora_link(lora_base)}.json"))
+    return chain(read_figures(evaluated), read_figures(merge), figures, budgets, lora)
+
+
+def chain(
+    evaluated: Figures,
+    merge: Figures,
+    verified: Mapping[GgufType, Figures],
+    budgets: Mapping[GgufType, BudgetConfig],
+    lora: tuple[GgufType, Figures] | None = None,
+) -> list[Link]:
+    """The links of these reports; the last one is `lora`, the adapter in a GGUF of its own on the base in a type."""
+    tuned = {name.removeprefix("tuned_"): value for name, value in evaluated.items() if name.startswith("tuned_")}
     return [
         Link("training", "adapter", tuned, None),
-        Link("adapter", "merged", read_figures(merge), None),
-        *(Link("merged", name, _verified_figures(verified / f"{name}.json"), budgets[name]) for name in types),
-        *([] if lora_base is None else [_adapter_link(verified, lora_base, budgets[lora_base])]),
+        Link("adapter", "merged", merge, None),
+        *(Link("merged", name, figures, budgets[name]) for name, figures in verified.items()),
+        *([] if lora is None else [Link("adapter", lora_link(lora[0]), lora[1], budgets[lora[0]])]),
     ]
-
-
-def _adapter_link(verified: Path, lora_base: GgufType, budget: BudgetConfig) -> Link:
-    name = lora_link(lora_base)
-    return Link("adapter", name, _verified_figures(verified / f"{name}.json"), budget)
 
 
 def read_figures(path: Path) -> Figures:
@@ -115,41 +125,38 @@ def chain_csv(links: Sequence[Link], confidence: float) -> str:
 
 def chain_markdown(links: Sequence[Link], confidence: float) -> str:
     """The table for people, and under it every link that is outside its budget with the usual cause."""
+    return (
+        f"# The parity chain\n\n{HOW_COMPARED}\n\n{chain_table(links, confidence)}\n\n"
+        f"{chain_notes(links)}{verdict(links)}\n"
+    )
+
+
+def chain_table(links: Sequence[Link], confidence: float) -> str:
+    """One row a link, in Markdown; a dash where a figure was not measured on it."""
     score = score_of(links)
     header = [
         "link", "MiB", "bits/weight", "KL mean (nats)", "KL p99", "same top token", "perplexity ratio",
         f"{score.replace('_', ' ')} ({100 * confidence:g} % interval)", "lost (McNemar p)", "ends by itself", "verdict",
     ]  # fmt: skip
     lines = [header, ["---"] * len(header), *(_row(link, score, confidence) for link in links)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return (
-        "# The parity chain\n\nAdapter against merged model at every position, each GGUF against the merged model on "
-        "the held-out answers; scores on the held-out examples, paired with the tuned model's.\n\n"
-        f"{table}\n\n{_apart(links)}{_verdict(links)}\n{_four_bits(links)}"
-    )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def four_bit_note(merge: Figures) -> str:
-    """After QLoRA, what changing the base cost; empty otherwise."""
-    if "four_bit_kl_mean_nats" not in merge:
-        return ""
-    return (
-        "Trained beside the base in 4 bits (QLoRA) and merged into the unquantised one, which answers a little "
-        "differently: KL {four_bit_kl_mean_nats:.2g} nats in the mean, {four_bit_kl_p99_nats:.2g} at the 99th "
-        "percentile, same top token {four_bit_top1_agreement:.1%}. No budget holds it."
-    ).format_map(merge)
+def chain_notes(links: Sequence[Link]) -> str:
+    """Paragraphs on links that not every chain has."""
+    notes = [note for link in links for note in _notes(link)]
+    return "".join(f"{note}\n\n" for note in notes)
 
 
-def _four_bits(links: Sequence[Link]) -> str:
-    notes = [four_bit_note(link.figures) for link in links if link.name == "merged"]
-    return "".join(f"\n{note}\n" for note in notes if note)
-
-
-def _apart(links: Sequence[Link]) -> str:
-    """What the last row is, where there is one for the adapter's own GGUF."""
-    if all(link.source != "adapter" or link.budget is None for link in links):
-        return ""
-    return f"{links[-1].name}: the adapter in a GGUF of its own, on the base's, against the adapter in PyTorch.\n\n"
+def _notes(link: Link) -> Iterator[str]:
+    if "four_bit_kl_mean_nats" in link.figures:
+        yield (
+            "Trained beside the base in 4 bits (QLoRA) and merged into the unquantised one, which answers a little "
+            "differently: KL {four_bit_kl_mean_nats:.2g} nats in the mean, {four_bit_kl_p99_nats:.2g} at the 99th "
+            "percentile, same top token {four_bit_top1_agreement:.1%}. No budget holds it."
+        ).format_map(link.figures)
+    if link.source == "adapter" and link.budget is not None:
+        yield f"{link.name}: the adapter in a GGUF of its own, on the base's, against the adapter in PyTorch."
 
 
 def check_chain(links: Sequence[Link]) -> None:
@@ -193,7 +200,8 @@ def _shown(layout: str, figures: Figures) -> str:
         return "-"
 
 
-def _verdict(links: Sequence[Link]) -> str:
+def verdict(links: Sequence[Link]) -> str:
+    """In words: every link is within its budget, or which are not and why that usually is."""
     broken = _broken(links)
     if broken:
         return "Outside its budget:\n\n" + "\n".join(f"- {line}" for line in broken)

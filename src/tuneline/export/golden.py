@@ -1,22 +1,25 @@
 """Conversations of every shape, rendered by everything that will ever render one: all must give the same tokens.
 
-The renderers: the tokenizer's own template (what training saw), the template inside the GGUF read by llama.cpp's
-tokenizer, and the Modelfile's, which Ollama runs instead.
+The renderers: the tokenizer's own template (what training saw), the template inside the GGUF as llama.cpp's server
+renders it, and the Modelfile's, which Ollama runs instead.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from tuneline.data.records import Json, Message, ToolCall
+from tuneline.data.records import Example, Json, Message, ToolCall
 from tuneline.errors import ModelError
+from tuneline.evaluation.heldout import prompt_messages
 from tuneline.evaluation.metrics import Metrics
 from tuneline.export.modelfile import Match, matching_family
-from tuneline.export.runtime import Vocabulary
 from tuneline.model.template import encode_prompt, render_text
 
 Ids = Sequence[int]
+PromptIds = Callable[[Sequence[Message], Sequence[Json]], Ids]  # of messages and tools, as a server makes them
+
+_SHOWN_TOKENS = 8  # of a difference, in an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,37 +58,64 @@ GOLDENS: Mapping[str, Golden] = {
 }
 
 
-def compare_templates(link: str, tokenizer: PreTrainedTokenizerBase, template: str, vocabulary: Vocabulary) -> Metrics:
-    """Render every golden conversation in every way, and compare token ids.
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """`refused` holds the conversations that the model's own template cannot show, with its reasons."""
 
-    A kind that the model's own template refuses, or cannot show whole, is counted as refused. Raises `ModelError`
-    naming `link`, renderer, conversation and first differing token.
+    metrics: Metrics
+    refused: Mapping[str, str]
+
+
+def compare_templates(link: str, tokenizer: PreTrainedTokenizerBase, served: PromptIds) -> Compared:
+    """Render every golden conversation in every way, and compare token ids; `served` is what llama.cpp makes of one.
+
+    Raises `ModelError` naming `link`, renderer, conversation and first differing token.
     """
-    match, n_compared, n_modelfile = modelfile_family(tokenizer), 0, 0
+    match, refused, n_modelfile = modelfile_family(tokenizer), {}, 0
     for name, golden in GOLDENS.items():
         try:
             want = encode_prompt(tokenizer, golden.messages, golden.tools)
-        except ModelError:
-            continue  # so no row of the kind was trained on, and no answer to one is promised
-        n_compared += 1
-        text = render_text(tokenizer, golden.messages, template, golden.tools)
-        _check(link, "the GGUF's", name, want, vocabulary.encode(text, add_special=False))
+        except ModelError as error:
+            refused[name] = str(error)  # so no row of the kind was trained on, and no answer to one is promised
+            continue
+        _check_served(link, tokenizer, name, want, served, golden)
         if match is not None and _speaks(match, golden):
             n_modelfile += 1
-            _check(link, "the Modelfile's", name, want, _modelfile_ids(tokenizer, match, golden.messages, want))
-    return {
-        "n_templates_compared": n_compared,
-        "n_templates_refused": len(GOLDENS) - n_compared,
-        "n_modelfile_compared": n_modelfile,
-    }
+            got = _modelfile_ids(tokenizer, match, golden.messages)
+            _check(link, tokenizer, f"the Modelfile's template renders {name!r}", want, got)
+    n_compared = len(GOLDENS) - len(refused)
+    counts: Metrics = {"n_templates_compared": n_compared, "n_templates_refused": len(refused)}
+    return Compared(counts | {"n_modelfile_compared": n_modelfile}, refused)
+
+
+def check_prompts(
+    link: str, tokenizer: PreTrainedTokenizerBase, served: PromptIds, examples: Iterable[Example]
+) -> None:
+    """What llama.cpp is asked for each example must be the tokens that the model was trained on, or `ModelError`."""
+    for example in examples:
+        golden = Golden(tuple(prompt_messages(example)), example.tools)
+        want = encode_prompt(tokenizer, golden.messages, golden.tools)
+        _check_served(link, tokenizer, example.place, want, served, golden)
+
+
+def _check_served(
+    link: str, tokenizer: PreTrainedTokenizerBase, name: str, want: Ids, served: PromptIds, golden: Golden
+) -> None:
+    try:
+        got = served(golden.messages, golden.tools)
+    except ModelError as error:
+        raise ModelError(f"{link}: the conversation {name!r}, which the model's own template shows: {error}") from error
+    _check(link, tokenizer, f"llama.cpp renders {name!r}", want, got)
 
 
 def modelfile_family(tokenizer: PreTrainedTokenizerBase) -> Match | None:
     """The family that package writes into the Modelfile; None where it leaves the template to Ollama."""
 
+    by_itself = _written_by_itself(tokenizer)
+
     def render(messages: Sequence[Message]) -> str:
         try:
-            return render_text(tokenizer, messages).removeprefix(str(tokenizer.bos_token or ""))
+            return render_text(tokenizer, messages).removeprefix(by_itself)
         except ModelError:  # the template refuses such a conversation, a system message for example
             return ""
 
@@ -97,21 +127,32 @@ def _speaks(match: Match, golden: Golden) -> bool:
     return not golden.tools and all(message.role in match.family.turns for message in golden.messages)
 
 
-def _modelfile_ids(tokenizer: PreTrainedTokenizerBase, match: Match, messages: Sequence[Message], want: Ids) -> Ids:
-    """Ollama shows the default system prompt where a conversation has none, and writes BOS where training saw it."""
+def _written_by_itself(tokenizer: PreTrainedTokenizerBase) -> str:
+    """BOS where the tokenizer writes it before every text; the GGUF's does the same, as convert checked."""
+    writes_bos = tokenizer.bos_token_id is not None and tokenizer.encode("")[:1] == [tokenizer.bos_token_id]
+    return str(tokenizer.bos_token) if writes_bos else ""
+
+
+def _modelfile_ids(tokenizer: PreTrainedTokenizerBase, match: Match, messages: Sequence[Message]) -> Ids:
+    """Ollama shows the default system prompt where a conversation has none, and reads text as the tokenizer does."""
     spoken = list(messages)
     if match.default_system is not None and messages[0].role != "system":
         spoken.insert(0, Message("system", match.default_system))
-    bos = [tokenizer.bos_token_id] if list(want[:1]) == [tokenizer.bos_token_id] else []
-    return [*bos, *tokenizer.encode(match.family.render(spoken), add_special_tokens=False)]
+    ids: list[int] = tokenizer.encode(match.family.render(spoken))
+    return ids
 
 
-def _check(link: str, whose: str, conversation: str, want: Ids, got: Ids) -> None:
+def _check(link: str, tokenizer: PreTrainedTokenizerBase, what: str, want: Ids, got: Ids) -> None:
     if list(want) == list(got):
         return
     place = next((i for i, (a, b) in enumerate(zip(want, got, strict=False)) if a != b), min(len(want), len(got)))
+    found, expected = (_shown(tokenizer, ids[place : place + _SHOWN_TOKENS]) for ids in (got, want))
     raise ModelError(
-        f"{link}: {whose} chat template renders the conversation {conversation!r} otherwise than the model's own, from "
-        f"token {place}: {list(got[place : place + 4])} in place of {list(want[place : place + 4])}; the usual cause "
-        "is a template changed after training: take the model's own, or train again"
+        f"{link}: {what} otherwise than the model's own template, from token {place}: {found} in place of {expected}; "
+        "the usual causes are a template changed after training (take the model's own, or train again) and one that "
+        "reads a variable which only servers set (fix it with model.chat_template_kwargs)"
     )
+
+
+def _shown(tokenizer: PreTrainedTokenizerBase, ids: Ids) -> str:
+    return f"{list(ids)} {tokenizer.decode(list(ids))!r}"

@@ -1,5 +1,6 @@
 """Where setup put llama.cpp's own programs; imports nothing heavy, so that commands can ask."""
 
+import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -9,10 +10,21 @@ from tuneline.errors import EnvironmentProblem
 
 Tool = Literal["llama-server", "llama-imatrix"]
 
+COMMIT = "COMMIT"  # file in `llama_cpp_folder`
+
 
 def llama_cpp_folder() -> Path:
     """What setup took and built from the source archive of llama-cpp-python: converter, and programs in `bin`."""
     return Path(sys.prefix) / "share" / "llama.cpp"
+
+
+def llama_cpp_commit(folder: Path) -> str | None:
+    """The commit of llama.cpp that release and converter are of; None where the source archive did not say."""
+    try:
+        found = (folder / COMMIT).read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    return found if re.fullmatch(r"[0-9a-f]{40}", found) else None
 
 
 def installed_tool(name: Tool) -> Path:

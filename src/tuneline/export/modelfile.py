@@ -100,7 +100,7 @@ def modelfile(gguf_name: str, match: Match | None, end_token: str, n_ctx: int, s
     lines = [
         f"FROM ./{gguf_name}",
         *_template_lines(match),
-        *(f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in stops),
+        *(f'PARAMETER stop "{stop}"' for stop in stops),  # Ollama knows no escapes: the quotes are taken off, no more
         f"PARAMETER num_ctx {n_ctx}",
         "PARAMETER temperature 0",
         *([] if spoken is None else [f"SYSTEM {_quoted(spoken)}"]),
@@ -142,6 +142,14 @@ def _literal(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
+    """Raises `ConfigError` for what Ollama's parser would end early or drop, saying nothing."""
     if '"""' in text:
         raise ConfigError('data.system_prompt: it holds """, which ends a text in a Modelfile; write it otherwise')
+    dropped = sorted({char for char in text if not char.isprintable() and char not in "\t\r\n"})
+    if dropped:
+        names = ", ".join(f"U+{ord(char):04X}" for char in dropped)
+        raise ConfigError(
+            f"data.system_prompt: it holds {names}, which Ollama drops from a Modelfile, so that the model would be "
+            "asked otherwise than in training; write it without"
+        )
     return f'"""{text}"""'

@@ -16,8 +16,7 @@ from tuneline.evaluation.statistics import clustered_ratio_error
 from tuneline.export.divergence import Divergence, LogitsNV, log_softmax
 from tuneline.export.reference import reference_logits
 from tuneline.export.runtime import Runtime, Vocabulary
-from tuneline.export.tokens import check_same_ids
-from tuneline.model.template import encode_conversation, encode_prompt, render_text
+from tuneline.model.template import encode_conversation, encode_prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +37,6 @@ def answer_row(tokenizer: PreTrainedTokenizerBase, example: Example) -> Row:
     start = len(encode_prompt(tokenizer, prompt_messages(example), example.tools))
     positions = [t - 1 for t in range(start, len(encoded.input_ids)) if encoded.loss_mask[t]]
     return Row(encoded.input_ids, positions)
-
-
-def check_prompts(
-    link: str,
-    tokenizer: PreTrainedTokenizerBase,
-    template: str,
-    vocabulary: Vocabulary,
-    examples: Iterable[Example],
-) -> int:
-    """Render every prompt with the GGUF's own `template`: its ids must be those the model was trained on.
-
-    Returns how many prompts were compared; raises `ModelError` at the first difference.
-    """
-    prompts = {}
-    for example in examples:
-        messages = prompt_messages(example)
-        text = render_text(tokenizer, messages, template, example.tools)
-        prompts[text] = encode_prompt(tokenizer, messages, example.tools)
-    return check_same_ids(link, prompts, prompts.__getitem__, lambda text: vocabulary.encode(text, add_special=False))
 
 
 @dataclass(slots=True)
@@ -117,7 +97,8 @@ def compare_answers(runtime: Runtime, merged: nn.Module, rows: Iterable[Row]) ->
         gguf_NV = runtime.logits(row.ids, row.positions)
         if not np.isfinite(gguf_NV).all():
             raise BudgetError(
-                f"{runtime.gguf}: its logits are not finite; weights beyond float16? set export.outtype=bf16"
+                f"{runtime.gguf}: its logits are not finite although its weights are; the usual cause is a sum beyond "
+                "float16: set export.outtype=bf16"
             )
         parity.add(row, reference_logits(merged, row.ids, row.positions), gguf_NV)
     return parity.metrics()

@@ -15,6 +15,7 @@ from typing import Any
 
 from tuneline.config.schema import DataConfig, ModelConfig
 from tuneline.errors import ConfigError, DataError
+from tuneline.export.llama_cpp import llama_cpp_commit, llama_cpp_folder
 from tuneline.serving.integrity import file_digests, record_sha256
 
 Json = Any
@@ -57,8 +58,9 @@ def provenance(
     """JSON with sorted keys: settings, hashes of what went in and came out, licences, metrics, library versions.
 
     The versions are those that packaged; another machine may have trained (their lock file is in the commit).
-    llama.cpp is the release inside llama-cpp-python, which converter and runtime are taken from. Seeds and the
-    machine's name are among the settings. A folder among `inputs` is listed file by file, `out` as it is so far.
+    llama.cpp is the one inside llama-cpp-python, which converter and runtime are taken from; its commit is null where
+    that release does not tell. Seeds and the machine's name are among the settings. A folder among `inputs` is listed
+    file by file, `out` as it is so far.
     """
     record: dict[str, Json] = {
         "settings": settings,
@@ -68,6 +70,7 @@ def provenance(
         "licences": licences,
         "metrics": metrics,
         "libraries_at_packaging": {name: version(name) for name in LIBRARIES},
+        "llama_cpp_commit": llama_cpp_commit(llama_cpp_folder()),
     }
     record["record_sha256"] = record_sha256(json.loads(json.dumps(record)))
     return json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,9 +1,11 @@
 """Everything that is measured on one GGUF, with the model it was made from beside it."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -13,13 +15,15 @@ from tuneline.evaluation.generation import stop_ids
 from tuneline.evaluation.heldout import prompt_messages
 from tuneline.evaluation.metrics import Metrics
 from tuneline.evaluation.progress import in_batches
-from tuneline.export.gguf import chat_template, check_tokenizer
-from tuneline.export.golden import compare_templates
+from tuneline.export.context import check_context
+from tuneline.export.gguf import check_tokenizer
+from tuneline.export.golden import Compared, check_prompts, compare_templates
 from tuneline.export.memory import measure_memory
-from tuneline.export.parity import answer_row, check_prompts, check_stops, compare_answers, file_metrics
+from tuneline.export.parity import answer_row, check_stops, compare_answers, file_metrics
 from tuneline.export.quantize import check_file_type, n_fallback_tensors
 from tuneline.export.reference import REFERENCE
 from tuneline.export.runtime import Runtime
+from tuneline.export.served import open_served
 from tuneline.export.speed import measure_speed
 from tuneline.model.loading import load_merged, load_tokenizer_from
 from tuneline.model.template import encode_prompt
@@ -45,6 +49,11 @@ class Link:
         put_on = "" if self.adapter is None else f" with {self.adapter}"
         return f"verify ({self.folder} -> {self.gguf}{put_on})"
 
+    def config(self) -> Mapping[str, Any]:
+        """The model's config.json."""
+        found: dict[str, Any] = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        return found
+
     def load(self) -> PreTrainedModel:
         """What the GGUF is compared with: the model in `folder`, in fp32 on the processor."""
         return load_merged(self.folder, REFERENCE)
@@ -52,9 +61,13 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """`answers` are those of the GGUF, by the examples it was asked; `ended` says which a stop token ended."""
+    """`answers` are those of the GGUF, by the examples it was asked; `ended` says which a stop token ended.
+
+    `refused` holds golden conversations that the model's own template cannot show, with its reasons.
+    """
 
     metrics: Metrics
+    refused: Mapping[str, str]
     speed: dict[str, float | int]
     answers: list[str]
     ended: list[bool]
@@ -68,20 +81,28 @@ def measure(
     Raises `ModelError` naming the link when the GGUF reads text as other tokens than the model in its folder does.
     """
     check_file_type(link.gguf, link.type)
+    check_context(link.name, link.config(), n_ctx)
     tokenizer = load_tokenizer_from(link.folder)
     check_tokenizer(link.name, link.gguf, tokenizer)
+    templates = _check_templates(link, tokenizer, asked)
     started = perf_counter()
     with Runtime(link.gguf, n_ctx_tokens=n_ctx, n_sequences=N_SEQUENCES, adapter=link.adapter) as runtime:
         load_s = perf_counter() - started
-        check_prompts(link.name, tokenizer, chat_template(link.gguf), runtime.vocabulary, asked)
-        metrics = compare_templates(link.name, tokenizer, chat_template(link.gguf), runtime.vocabulary)
-        metrics |= _compare(link, runtime, tokenizer, compared)
+        metrics = templates.metrics | _compare(link, runtime, tokenizer, compared)
         metrics |= file_metrics(runtime, n_fallback_tensors(link.gguf, link.type))
         prompts = [encode_prompt(tokenizer, prompt_messages(example), example.tools) for example in asked]
         answers_ids = _answer_all(runtime, prompts, max_new_tokens, f"{link.type}: answering")
         speed = measure_speed(runtime, prompts, load_s) | measure_memory(link.gguf, n_ctx, prompts[0], link.adapter)
         answers = [runtime.vocabulary.decode(ids) for ids in answers_ids]
-        return Measured(metrics, speed, answers, [len(ids) < max_new_tokens for ids in answers_ids])
+        ended = [len(ids) < max_new_tokens for ids in answers_ids]
+        return Measured(metrics, templates.refused, speed, answers, ended)
+
+
+def _check_templates(link: Link, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Example]) -> Compared:
+    """Before anything is timed: the server ends with this."""
+    with open_served(link.gguf) as served:
+        check_prompts(link.name, tokenizer, served.prompt_ids, asked)
+        return compare_templates(link.name, tokenizer, served.prompt_ids)
 
 
 def _compare(link: Link, runtime: Runtime, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> Metrics:

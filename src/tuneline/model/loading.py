@@ -12,6 +12,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -43,7 +44,7 @@ PAD_CANDIDATES = (
     "<unk>",
 )
 
-# What Llama 3.x writes by itself where there is no clock.
+# What Llama 3.x writes by itself where nobody sets `date_string`; llama.cpp's server sets it, to today.
 FIXED_DATE = "26 Jul 2024"
 
 
@@ -72,6 +73,13 @@ def load_tokenizer_from(folder: Path) -> PreTrainedTokenizerBase:
     checked = _checked_tokenizer(tokenizer, str(folder))
     _fix_template(checked, str(folder), {})
     return checked
+
+
+def load_config(model: ModelConfig) -> PretrainedConfig:
+    """The base model's config.json."""
+    with one_line_errors(model.name_or_path, model.revision):
+        config: PretrainedConfig = AutoConfig.from_pretrained(model.name_or_path, **_source(model))
+    return config
 
 
 def load_base(model: ModelConfig, hardware: HardwareConfig, quantization: QuantizationConfig | None) -> PreTrainedModel:
@@ -252,10 +260,14 @@ def _fix_template(tokenizer: PreTrainedTokenizerBase, name: str, values: Mapping
             f"{name}: its chat template writes today's date (strftime_now), so that tomorrow's tokens differ; point "
             "model.name_or_path at a local copy whose chat_template.jinja writes a fixed one"
         )
-    if "strftime_now" in template and not _sets(head + template, "date_string"):
+    if _writes_a_date(template) and not _sets(head + template, "date_string"):
         head += _setting("date_string", FIXED_DATE)
     if head:
         tokenizer.chat_template = head + template
+
+
+def _writes_a_date(template: str) -> bool:
+    return "date_string" in template and ("strftime_now" in template or FIXED_DATE in template)
 
 
 def _settings(template: str, name: str, values: Mapping[str, bool | int | str]) -> Iterator[str]:

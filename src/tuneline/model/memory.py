@@ -4,11 +4,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from tuneline.config.schema import HardwareConfig, LoraConfig, MethodConfig, ModelConfig, QuantizationConfig
 from tuneline.errors import BudgetError
-from tuneline.model.loading import one_line_errors, revision_arguments, training_dtype
+from tuneline.model.loading import load_config, one_line_errors, training_dtype
 from tuneline.model.methods import with_adapter
 
 BYTES_PER_GIB = 2**30
@@ -97,13 +97,10 @@ def model_shape(model: ModelConfig, method: MethodConfig, lora: LoraConfig | Non
 
     Raises `ModelError` for an architecture that is not known, or one that the adapter does not fit.
     """
-    with one_line_errors(model.name_or_path, model.revision):
-        config: Any = AutoConfig.from_pretrained(
-            model.name_or_path, trust_remote_code=model.trust_remote_code, **revision_arguments(model)
-        )
-        with torch.device("meta"):
-            auto: Any = AutoModelForCausalLM  # untyped in Transformers
-            base = auto.from_config(config, trust_remote_code=model.trust_remote_code)
+    config: Any = load_config(model)
+    with one_line_errors(model.name_or_path, model.revision), torch.device("meta"):
+        auto: Any = AutoModelForCausalLM  # untyped in Transformers
+        base = auto.from_config(config, trust_remote_code=model.trust_remote_code)
     n_parameters, n_quantizable = _count(base), _count_linear(base)
     with torch.device("meta"):
         adapted: Any = base if method.family == "full" else with_adapter(base, lora, None)

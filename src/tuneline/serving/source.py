@@ -11,6 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from dvc.api import DVCFileSystem  # type: ignore[import-untyped]  # DVC ships no types
+from dvc.exceptions import NotDvcRepoError  # type: ignore[import-untyped]
+from dvc.scm import CloneError  # type: ignore[import-untyped]
 
 from tuneline.errors import EnvironmentProblem
 
@@ -76,5 +78,18 @@ def _in_one_line(repo: str, rev: str) -> Iterator[None]:
         causes = [error, error.__cause__] if error.__cause__ is not None else [error]
         told = ": ".join(str(cause) or type(cause).__name__ for cause in causes)
         reason = " ".join(told.replace(repo, without_user(repo)).split())
-        hint = "; pip install 'tuneline[ssh]'" if "dvc-ssh" in reason or "dvc_ssh" in reason else ""
-        raise EnvironmentProblem(f"{without_user(repo)} at {rev}: {reason}{hint}") from error
+        raise EnvironmentProblem(f"{without_user(repo)} at {rev}: {reason}{_fix(error, reason, repo)}") from error
+
+
+def _fix(error: Exception, reason: str, repo: str) -> str:
+    """What to do about the failures that are common, to be added to the message."""
+    if "dvc-ssh" in reason or "dvc_ssh" in reason:
+        return "; pip install 'tuneline[ssh]'"
+    if "unknown Git revision" in reason:
+        return f"; `git ls-remote --heads --tags {without_user(repo)}` shows which there are"
+    if isinstance(error, CloneError | NotDvcRepoError) or "is not a git repository" in reason:
+        return (
+            "; give the folder of a Tuneline repository, or an address that git can clone: "
+            f"`git ls-remote {without_user(repo)}` tells whether it is there and may be read"
+        )
+    return ""

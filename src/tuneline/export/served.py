@@ -1,0 +1,154 @@
+"""Prompts as llama.cpp's own server makes them: its template engine, its tokens.
+
+The server is asked because that engine is in no library that Python can call, and because the server changes what a
+template sees: it sets variables (`date_string`, `enable_thinking`) and rewrites messages (a system prompt that the
+template does not know joins the question).
+"""
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tuneline.data.records import Json, Message, ToolCall
+from tuneline.errors import EnvironmentProblem, ModelError
+from tuneline.export.llama_cpp import installed_tool
+
+START_TIMEOUT_S = 600.0  # a large model from a slow disk
+ANSWER_TIMEOUT_S = 60.0
+
+
+class Served:
+    """A running server, reached through the Unix socket at `address`."""
+
+    def __init__(self, gguf: Path, address: Path) -> None:
+        self._gguf, self._address = gguf, address
+
+    def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Json]) -> list[int]:
+        """The tokens that the model would answer. Raises `ModelError` where llama.cpp refuses the conversation."""
+        asked: dict[str, Any] = {"messages": list(map(_as_openai, messages))}
+        if tools:
+            asked["tools"] = list(tools)
+        prompt = self._ask("/apply-template", asked)["prompt"]
+        # add_special: the server took BOS out of the prompt where the tokenizer writes one by itself
+        ids: list[int] = self._ask("/tokenize", {"content": prompt, "add_special": True})["tokens"]
+        return ids
+
+    def _ask(self, path: str, value: Json) -> Any:
+        connection = _SocketConnection(self._address, ANSWER_TIMEOUT_S)
+        try:
+            connection.request("POST", path, json.dumps(value), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+        except (OSError, HTTPException, ValueError) as error:
+            raise ModelError(f"{self._gguf}: llama-server broke off at {path}: {error}") from error
+        finally:
+            connection.close()
+        if response.status != 200:
+            raise ModelError(f"llama.cpp refuses it: {_reason(answer)}")
+        return answer
+
+    def is_ready(self) -> bool:
+        connection = _SocketConnection(self._address, ANSWER_TIMEOUT_S)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except (OSError, HTTPException):
+            return False
+        finally:
+            connection.close()
+
+
+@contextmanager
+def open_served(gguf: Path) -> Iterator[Served]:
+    """A server on `gguf` that ends with the block. Raises `ModelError` with its last words when it does not start."""
+    with TemporaryDirectory() as folder:
+        address, log = Path(folder) / "llama.sock", Path(folder) / "log"
+        with (
+            log.open("wb") as words,
+            subprocess.Popen(  # noqa: S603  (the program is the one this environment built)
+                _command(gguf, address), stdout=subprocess.DEVNULL, stderr=words, env=_environment()
+            ) as server,
+        ):
+            try:
+                served = Served(gguf, address)
+                _wait_until_ready(served, server, gguf, log)
+                yield served
+            finally:
+                server.terminate()
+
+
+def _command(gguf: Path, address: Path) -> list[str]:
+    """No answer is ever computed: the smallest context, no second copy of the weights in another layout."""
+    return [
+        str(installed_tool("llama-server")),
+        *("--model", str(gguf)),
+        *("--host", str(address)),
+        *("--ctx-size", "256"),
+        *("--parallel", "1"),
+        *("--threads", "1"),
+        *("--fit", "off"),
+        *("--n-gpu-layers", "0"),
+        "--no-warmup",
+        "--no-repack",
+        "--jinja",
+        "--offline",
+    ]
+
+
+def _environment() -> dict[str, str]:
+    """Without the variables that llama.cpp reads options from, another chat template among them."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_")}
+
+
+def _wait_until_ready(served: Served, server: "subprocess.Popen[bytes]", gguf: Path, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not served.is_ready():
+        if server.poll() is not None:
+            raise ModelError(f"{gguf}: llama-server does not start: {_last_words(log)}")
+        if time.monotonic() > deadline:
+            raise EnvironmentProblem(f"{gguf}: llama-server has not loaded it after {START_TIMEOUT_S:.0f} s")
+        time.sleep(0.01)
+
+
+def _last_words(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1].strip() if lines else "no reason given"
+
+
+def _reason(answer: Any) -> str:
+    match answer:
+        case {"error": {"message": str() as message}}:
+            return " ".join(message.split())
+    return "no reason given"
+
+
+def _as_openai(message: Message) -> dict[str, Any]:
+    """As clients of the OpenAI interface send it: the arguments of a call are a text of JSON."""
+    row: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        row["tool_calls"] = list(map(_as_call, message.tool_calls))
+    return row
+
+
+def _as_call(call: ToolCall) -> dict[str, Any]:
+    arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
+    return {"type": "function", "function": {"name": call.name, "arguments": arguments}}
+
+
+class _SocketConnection(HTTPConnection):
+    def __init__(self, address: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._address = address
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._address))
