@@ -60,7 +60,7 @@ def test_a_file_that_is_no_importance_matrix_is_refused(
 
 
 def test_calibration_rows_do_not_depend_on_the_order_of_the_file(examples: list[Example]) -> None:
-    from tuneline.export.importance import calibration_rows
+    from tuneline.export.calibration import calibration_rows
 
     assert calibration_rows(examples, 5) == calibration_rows(examples[::-1], 5)
     with pytest.raises(DataError, match=r"export\.imatrix: no conversation"):
@@ -70,8 +70,9 @@ def test_calibration_rows_do_not_depend_on_the_order_of_the_file(examples: list[
 def test_an_importance_matrix_changes_the_quant_and_not_its_types(
     f16: Path, tokenizer: "PreTrainedTokenizerBase", tmp_path: Path
 ) -> None:
+    from tuneline.export.calibration import calibration_text, compute
     from tuneline.export.header import read_header
-    from tuneline.export.importance import calibration_text, compute, read_importance
+    from tuneline.export.importance import read_importance
     from tuneline.export.quantize import quantize
 
     rows = [conversation(f"How many are {i}?", f"SELECT {i} FROM t{i % 7}") for i in range(40)]
@@ -88,7 +89,7 @@ def test_an_importance_matrix_changes_the_quant_and_not_its_types(
 
 
 def test_too_little_text_is_said_and_no_matrix_is_left(f16: Path, tmp_path: Path) -> None:
-    from tuneline.export.importance import compute
+    from tuneline.export.calibration import compute
 
     (tmp_path / "rows.txt").write_text("SELECT 1")
     with pytest.raises(ModelError, match=r"llama-imatrix fails: "):
