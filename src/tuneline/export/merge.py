@@ -6,16 +6,17 @@ from pathlib import Path
 import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import RemoteEntryNotFoundError
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from tuneline.config.schema import Dtype, MergeConfig, ModelConfig
 from tuneline.errors import BudgetError, EnvironmentProblem, ModelError
-from tuneline.export.checkpoint import check_tensors
+from tuneline.export.checkpoint import Checkpoint, check_tensors
 from tuneline.export.divergence import Divergence, LogitsNV
 from tuneline.export.reference import REFERENCE, reference_logits
-from tuneline.model.adapters import load_tuned
+from tuneline.export.room import check_room
+from tuneline.model.adapters import bare_model, load_tuned
 from tuneline.model.loading import at_revision, first_line, load_merged, load_tokenizer_from, require_folder
 
 Rows = Sequence[Sequence[int]]  # token ids of held-out conversations
@@ -40,6 +41,9 @@ def merge(tuned_folder: Path, base: ModelConfig, dtype: Dtype, out: Path, rows: 
     check_tensors(tuned_folder)
     rows = [ids[: base.max_position_embeddings] for ids in rows]
     tuned = load_tuned(tuned_folder, base, REFERENCE, None)
+    _refuse_quantised(tuned, base)
+    _refuse_unused(tuned, tuned_folder)
+    check_room(out / "model.safetensors", bare_model(tuned).num_parameters() * _torch_dtype(dtype).itemsize)
     trained_logits = _all_logits(tuned, rows)
     merged = _merged(tuned)
     metrics = _compare(trained_logits, merged, rows)
@@ -64,6 +68,26 @@ def check_merge(metrics: Mapping[str, float | int], budget: MergeConfig) -> None
                 f"merge (adapter -> merged): {name} is {metrics[name]:.3g}, "
                 f"merge.max_relative_logit_diff allows {budget.max_relative_logit_diff:g}; usual causes: the adapter "
                 "was trained on another base or revision, or it changes one of two tied embeddings"
+            )
+
+
+def _refuse_quantised(tuned: PreTrainedModel | PeftModel, base: ModelConfig) -> None:
+    """An adapter that is added to packed weights is rounded to their few bits (huggingface/peft#2321)."""
+    if bare_model(tuned).config.to_dict().get("quantization_config") is not None:
+        raise ModelError(
+            f"merge (adapter -> merged): the weights of {at_revision(base.name_or_path, base.revision)} are quantised, "
+            "and an adapter is merged into 16 bits or more; point model.name_or_path at the original"
+        )
+
+
+def _refuse_unused(tuned: PreTrainedModel | PeftModel, folder: Path) -> None:
+    """PEFT leaves out, without a word, what the file holds for modules that adapter_config.json does not name."""
+    if isinstance(tuned, PeftModel):
+        unused = sorted(set(Checkpoint(folder).file_of) - set(get_peft_model_state_dict(tuned)))
+        if unused:
+            raise ModelError(
+                f"{folder}: the adapter does not fit its base: adapter_config.json has no place for {unused[0]}; "
+                "train it again"
             )
 
 

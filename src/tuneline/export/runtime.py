@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneline.errors import ModelError
+from tuneline.export.header import read_header
 
 LogitsNV = NDArray[np.float32]
 
@@ -99,15 +100,28 @@ def open_vocabulary(gguf: Path) -> Iterator[Vocabulary]:
         llama_cpp.llama_model_free(model)
 
 
-def _load(gguf: Path, *, vocab_only: bool) -> Any:
+def check_loads(gguf: Path) -> None:
+    """Raise `ModelError` when llama.cpp cannot load the file, or finds a weight in it that is not finite."""
+    llama_cpp.llama_model_free(_load(gguf, vocab_only=False, check_tensors=True))
+
+
+def _load(gguf: Path, *, vocab_only: bool, check_tensors: bool = False) -> Any:
+    _check_vocabulary(gguf)
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = 0  # the processor's figures are the ones every machine can repeat
-    params.vocab_only = vocab_only
+    params.vocab_only, params.check_tensors = vocab_only, check_tensors
     with quiet() as errors:
         model = llama_cpp.llama_model_load_from_file(str(gguf).encode("utf-8"), params)
     if not model:
         raise ModelError(f"{gguf}: llama.cpp cannot load it: {'; '.join(errors) or 'no reason given'}")
     return model
+
+
+def _check_vocabulary(gguf: Path) -> None:
+    """Raise `ModelError` for what llama.cpp does not refuse, but ends the process for (GGML_ASSERT)."""
+    tokens = read_header(gguf).metadata.get("tokenizer.ggml.tokens", [])
+    if isinstance(tokens, list) and len(set(tokens)) < len(tokens):
+        raise ModelError(f"{gguf}: two of its tokens have one text; convert or quantise it again")
 
 
 class Runtime:
