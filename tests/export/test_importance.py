@@ -67,6 +67,25 @@ def test_calibration_rows_do_not_depend_on_the_order_of_the_file(examples: list[
         calibration_rows([], 5)
 
 
+def test_calibration_text_is_read_as_the_tokens_that_training_sees(
+    f16: Path, tokenizer: "PreTrainedTokenizerBase", examples: list[Example]
+) -> None:
+    from tuneline.export.calibration import calibration_text
+    from tuneline.export.runtime import open_vocabulary
+    from tuneline.model.template import encode_conversation
+
+    trained = [token for row in examples for token in encode_conversation(tokenizer, row.messages, row.tools).input_ids]
+    with open_vocabulary(f16) as vocabulary:
+        assert vocabulary.encode(calibration_text(tokenizer, examples), add_special=True) == trained
+
+
+def test_only_training_rows_are_calibrated_with() -> None:
+    from tuneline.commands.wiring import stages_of
+
+    stage = stages_of(Path("dvc.yaml"))["imatrix"]
+    assert {dep for dep in stage["deps"] if dep.startswith("data/")} == {"data/splits/train.jsonl"}
+
+
 def test_an_importance_matrix_changes_the_quant_and_not_its_types(
     f16: Path, tokenizer: "PreTrainedTokenizerBase", tmp_path: Path
 ) -> None:

@@ -134,7 +134,7 @@ class Runtime:
         self.gguf, self.n_ctx_tokens, self.n_sequences = gguf, n_ctx_tokens, n_sequences
         self._model = _load(gguf, vocab_only=False)
         self.vocabulary = Vocabulary(self._model)
-        self.n_threads = _n_threads(self.weight_bytes)
+        self.n_threads = n_threads(self.weight_bytes)
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_seq_max = n_ctx_tokens * n_sequences, n_sequences
         params.n_batch = params.n_ubatch = max(n_ctx_tokens, n_sequences)
@@ -249,6 +249,6 @@ class Runtime:
             )
 
 
-def _n_threads(weight_bytes: int) -> int:
+def n_threads(weight_bytes: int) -> int:
     """One for a small model: llama.cpp's threads wait for each other actively, and longer than they would work."""
     return 1 if weight_bytes < _SMALL_MODEL_BYTES else os.cpu_count() or 1
