@@ -17,6 +17,7 @@ from tests.export.miniatures import (
     edit_json,
     save_adapter,
     save_base,
+    teach,
 )
 from tuneline.errors import ModelError
 
@@ -29,7 +30,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(PEFT_WARNING)]
 
 Figures = dict[str, float | int]
 N_CTX = 256
-MAX_KL_NATS: dict["GgufType", float] = {"f32": 1e-6, "f16": 1e-5, "q8_0": 1e-3, "q4_k_m": 0.1}
+MAX_KL_NATS: dict["GgufType", float] = {"f32": 1e-6, "f16": 1e-5, "q8_0": 1e-3, "q4_k_m": 2e-2}
+MIN_TOP1: dict["GgufType", float] = {"f16": 0.995, "q8_0": 0.97, "q4_k_m": 0.90}  # as in conf/export
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,10 @@ def merge_miniature(miniature: Miniature, folder: Path, dtype: "Dtype") -> tuple
     from tuneline.model.loading import load_tokenizer
 
     save_base(miniature, folder / "base")
-    save_adapter(miniature, folder / "base", folder / "adapter")
     config = base_config(miniature, folder / "base")
     rows = conversations(load_tokenizer(config))
+    teach(folder / "base", rows)
+    save_adapter(miniature, folder / "base", folder / "adapter")
     return rows, merge(folder / "adapter", config, dtype, folder / "merged", rows)
 
 
@@ -147,8 +150,7 @@ def test_logits_of_every_type_are_those_of_the_merged_model(chain: Chain) -> Non
             end="",
         )
         assert figures["kl_mean_nats"] < MAX_KL_NATS[gguf_type]
-        # random weights leave near ties at the top: one or two of 300 tokens may change places
-        assert gguf_type != "f16" or figures["top1_agreement"] >= 0.98
+        assert figures["top1_agreement"] >= MIN_TOP1[gguf_type]
 
 
 def test_adapter_in_a_file_of_its_own_on_the_bases_is_the_trained_one_or_refused(chain: Chain) -> None:
@@ -254,7 +256,13 @@ def wrong_scaling(folder: Path) -> None:
     edit_json(folder / "config.json", lambda config: config["rope_parameters"].update(factor=1.0))
 
 
+def forget_adapter(folder: Path) -> None:
+    shutil.copy(folder.parent / "base/model.safetensors", folder / "model.safetensors")
+
+
 MUTATIONS: list[tuple[str, Change]] = [
+    ("llama3", forget_adapter),
+    ("qwen2", forget_adapter),
     ("llama3", permute_q),
     ("llama3", wrong_theta),
     ("llama3", wrong_scaling),

@@ -60,18 +60,38 @@ def test_a_file_that_is_no_importance_matrix_is_refused(
 
 
 def test_calibration_rows_do_not_depend_on_the_order_of_the_file(examples: list[Example]) -> None:
-    from tuneline.export.importance import calibration_rows
+    from tuneline.export.calibration import calibration_rows
 
     assert calibration_rows(examples, 5) == calibration_rows(examples[::-1], 5)
     with pytest.raises(DataError, match=r"export\.imatrix: no conversation"):
         calibration_rows([], 5)
 
 
+def test_calibration_text_is_read_as_the_tokens_that_training_sees(
+    f16: Path, tokenizer: "PreTrainedTokenizerBase", examples: list[Example]
+) -> None:
+    from tuneline.export.calibration import calibration_text
+    from tuneline.export.runtime import open_vocabulary
+    from tuneline.model.template import encode_conversation
+
+    trained = [token for row in examples for token in encode_conversation(tokenizer, row.messages, row.tools).input_ids]
+    with open_vocabulary(f16) as vocabulary:
+        assert vocabulary.encode(calibration_text(tokenizer, examples), add_special=True) == trained
+
+
+def test_only_training_rows_are_calibrated_with() -> None:
+    from tuneline.commands.wiring import stages_of
+
+    stage = stages_of(Path("dvc.yaml"))["imatrix"]
+    assert {dep for dep in stage["deps"] if dep.startswith("data/")} == {"data/splits/train.jsonl"}
+
+
 def test_an_importance_matrix_changes_the_quant_and_not_its_types(
     f16: Path, tokenizer: "PreTrainedTokenizerBase", tmp_path: Path
 ) -> None:
+    from tuneline.export.calibration import calibration_text, compute
     from tuneline.export.header import read_header
-    from tuneline.export.importance import calibration_text, compute, read_importance
+    from tuneline.export.importance import read_importance
     from tuneline.export.quantize import quantize
 
     rows = [conversation(f"How many are {i}?", f"SELECT {i} FROM t{i % 7}") for i in range(40)]
@@ -88,7 +108,7 @@ def test_an_importance_matrix_changes_the_quant_and_not_its_types(
 
 
 def test_too_little_text_is_said_and_no_matrix_is_left(f16: Path, tmp_path: Path) -> None:
-    from tuneline.export.importance import compute
+    from tuneline.export.calibration import compute
 
     (tmp_path / "rows.txt").write_text("SELECT 1")
     with pytest.raises(ModelError, match=r"llama-imatrix fails: "):

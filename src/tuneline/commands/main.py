@@ -27,6 +27,7 @@ COMMANDS = (
     Command("pin", "write a hub model's current commit into its conf file", "tuneline.commands.pin"),
     Command("benchmark-data", "speed, memory and findings of the data room", "tuneline.commands.benchmark_data"),
     Command("benchmark-training", "speed of training against a plain loop", "tuneline.commands.benchmark_training"),
+    Command("benchmark-quantize", "the quantise stage against a bare call", "tuneline.commands.benchmark_quantize"),
     Command("wiring", "compare dvc.yaml with the code of its stages", "tuneline.commands.wiring"),
     Command("converter", "unpack llama.cpp's converter into this environment", "tuneline.commands.converter"),
     Command("tools", "build llama.cpp's server and imatrix into this environment", "tuneline.commands.tools"),

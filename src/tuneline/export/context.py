@@ -19,7 +19,7 @@ _ATTENDS_TO_ALL = (
 def check_context(link: str, config: Mapping[str, Any], n_ctx: int) -> None:
     """Raise `ModelError` where in a context of `n_ctx` tokens llama.cpp would not compute what the model does.
 
-    `config` is the model's config.json. Held-out rows are usually shorter than the context: their logits do not show it.
+    `config` is the model's config.json. Held-out rows are usually shorter than the context, and do not show it.
     """
     for tokens, why in served_limits(config):
         if n_ctx > tokens:

@@ -5,32 +5,24 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (version 3, li
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tuneline.errors import ModelError
 
-Value = int | float | bool | str | list["Value"]
+Value = int | float | bool | str | list[int] | list[float] | list[bool] | list[str]
 
 _SCALARS = {
-    0: "<B",
-    1: "<b",
-    2: "<H",
-    3: "<h",
-    4: "<I",
-    5: "<i",
-    6: "<f",
-    7: "<?",
-    10: "<Q",
-    11: "<q",
-    12: "<d",
-}
+    0: "u1", 1: "i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8",
+}  # fmt: skip
 _STRING, _ARRAY = 8, 9
+_LENGTH = struct.Struct("<Q")
 _TENSOR_TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 10: "Q2_K", 11: "Q3_K",
     12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S",
@@ -59,22 +51,75 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """Raises `ModelError` when `path` is no GGUF file of version 3 or ends inside its header."""
-    with path.open("rb") as file:
-        try:
-            return _header(file)
-        except (struct.error, UnicodeDecodeError, KeyError, ValueError) as error:
-            raise ModelError(f"{path}: not a readable GGUF file ({error}); convert or quantise it again") from error
+    with _mapped(path, "convert or quantise it again") as cursor:
+        return _header(cursor)
 
 
 def read_floats(path: Path) -> dict[str, NDArray[np.float32]]:
     """Every tensor of type F32, flat, by its name. Raises `ModelError` as `read_header` does, or where data ends."""
-    with path.open("rb") as file:
-        try:
-            header = _header(file)
-            start = _aligned(file.tell(), header.metadata)
-            return {tensor.name: _floats(file, start, tensor) for tensor in header.tensors if tensor.type == "F32"}
-        except (struct.error, UnicodeDecodeError, KeyError, ValueError) as error:
-            raise ModelError(f"{path}: not a readable GGUF file ({error}); compute it again") from error
+    with _mapped(path, "compute it again") as cursor:
+        header = _header(cursor)
+        start = _aligned(cursor.place, header.metadata)
+        return {tensor.name: _floats(cursor, start, tensor) for tensor in header.tensors if tensor.type == "F32"}
+
+
+@dataclass(slots=True)
+class _Cursor:
+    """A place in the file's bytes. Each method reads what is there and goes on behind it, or raises `ValueError`."""
+
+    data: mmap
+    place: int = 0
+
+    def length(self) -> int:
+        (value,) = _LENGTH.unpack_from(self.data, self.place)
+        self.place += _LENGTH.size
+        return int(value)
+
+    def number(self) -> int:
+        (value,) = struct.unpack_from("<I", self.data, self.place)
+        self.place += 4
+        return int(value)
+
+    def string(self) -> str:
+        return self.raw(self.length()).decode("utf-8")
+
+    def strings(self, count: int) -> list[str]:
+        """As `string`, in one loop: a tokenizer has hundreds of thousands."""
+        data, end, unpack = self.data, self.place, _LENGTH.unpack_from
+        found: list[str] = []
+        for _ in range(count):
+            (n_bytes,) = unpack(data, end)
+            start = end + 8
+            end = start + n_bytes
+            found.append(data[start:end].decode())  # UTF-8, and faster than by its name
+        self.place = end
+        self._check_end()
+        return found
+
+    def scalars(self, dtype: str, count: int) -> NDArray[np.generic]:
+        values = np.frombuffer(self.data, dtype, count, self.place).copy()
+        self.place += values.nbytes
+        return values
+
+    def raw(self, n_bytes: int) -> bytes:
+        start = self.place
+        self.place += n_bytes
+        self._check_end()
+        return self.data[start : self.place]
+
+    def _check_end(self) -> None:
+        if self.place > len(self.data):
+            raise ValueError(f"it ends after {len(self.data):,} bytes, and {self.place:,} are told of")
+
+
+@contextmanager
+def _mapped(path: Path, fix: str) -> Iterator[_Cursor]:
+    """The file's bytes, without reading those of its weights: a damaged length must not ask for memory."""
+    try:
+        with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+            yield _Cursor(data)
+    except (struct.error, ValueError, OverflowError) as error:
+        raise ModelError(f"{path}: not a readable GGUF file ({error}); {fix}") from error
 
 
 def _aligned(position: int, metadata: Mapping[str, Value]) -> int:
@@ -85,52 +130,56 @@ def _aligned(position: int, metadata: Mapping[str, Value]) -> int:
     raise ValueError("general.alignment is no positive number")
 
 
-def _floats(file: BinaryIO, start: int, tensor: Tensor) -> NDArray[np.float32]:
-    file.seek(start + tensor.offset)
-    n_bytes = 4 * math.prod(tensor.shape)
-    data = file.read(n_bytes)
-    if len(data) != n_bytes:
-        raise ValueError(f"it ends inside {tensor.name}")
+def _floats(cursor: _Cursor, start: int, tensor: Tensor) -> NDArray[np.float32]:
+    cursor.place = start + tensor.offset
+    data = cursor.raw(4 * math.prod(tensor.shape))
     return np.frombuffer(data, dtype="<f4").astype(np.float32)
 
 
-def _header(file: BinaryIO) -> Header:
-    magic, version = file.read(4), _scalar(file, "<I")
+def _header(cursor: _Cursor) -> Header:
+    magic, version = cursor.raw(4), cursor.number()
     if magic != b"GGUF" or version != 3:
         raise ValueError(f"starts with {magic!r}, version {version}; expected b'GGUF', version 3")
-    n_tensors, n_pairs = _integer(file, "<Q"), _integer(file, "<Q")
-    metadata = dict(_pair(file) for _ in range(n_pairs))
-    return Header(metadata, tuple(_tensor(file) for _ in range(n_tensors)))
+    n_tensors, n_pairs = cursor.length(), cursor.length()
+    metadata = dict(_pair(cursor) for _ in range(n_pairs))
+    return Header(metadata, tuple(_tensor(cursor) for _ in range(n_tensors)))
 
 
-def _pair(file: BinaryIO) -> tuple[str, Value]:
-    return _string(file), _value(file, _integer(file, "<I"))
+def _pair(cursor: _Cursor) -> tuple[str, Value]:
+    return cursor.string(), _value(cursor, cursor.number())
 
 
-def _tensor(file: BinaryIO) -> Tensor:
-    name = _string(file)
-    shape = tuple(_integer(file, "<Q") for _ in range(_integer(file, "<I")))
-    type_name = _TENSOR_TYPES[_integer(file, "<I")]
-    return Tensor(name, shape, type_name, _integer(file, "<Q"))
+def _tensor(cursor: _Cursor) -> Tensor:
+    name = cursor.string()
+    shape = tuple(cursor.length() for _ in range(_n_dimensions(cursor)))
+    return Tensor(name, shape, _known(_TENSOR_TYPES, cursor.number()), cursor.length())
 
 
-def _value(file: BinaryIO, kind: int) -> Value:
+def _known(names: Mapping[int, str], number: int) -> str:
+    if number not in names:
+        raise ValueError(f"a type with the number {number:,}, which the format does not have")
+    return names[number]
+
+
+def _n_dimensions(cursor: _Cursor) -> int:
+    found = cursor.number()
+    if not 1 <= found <= 4:
+        raise ValueError(f"a tensor of {found} dimensions")
+    return found
+
+
+def _value(cursor: _Cursor, kind: int) -> Value:
     if kind == _STRING:
-        return _string(file)
+        return cursor.string()
     if kind == _ARRAY:
-        item, length = _integer(file, "<I"), _integer(file, "<Q")
-        return [_value(file, item) for _ in range(length)]
-    return _scalar(file, _SCALARS[kind])
-
-
-def _string(file: BinaryIO) -> str:
-    return file.read(_integer(file, "<Q")).decode("utf-8")
-
-
-def _integer(file: BinaryIO, layout: str) -> int:
-    return int(_scalar(file, layout))
-
-
-def _scalar(file: BinaryIO, layout: str) -> int | float | bool:
-    value: int | float | bool = struct.unpack(layout, file.read(struct.calcsize(layout)))[0]
+        return _array(cursor, cursor.number(), cursor.length())
+    value: int | float | bool = cursor.scalars(_known(_SCALARS, kind), 1).item()
     return value
+
+
+def _array(cursor: _Cursor, kind: int, count: int) -> Value:
+    """Arrays of arrays are part of the format, but llama.cpp reads none."""
+    if kind == _STRING:
+        return cursor.strings(count)
+    values: list[int] | list[float] | list[bool] = cursor.scalars(_known(_SCALARS, kind), count).tolist()
+    return values

@@ -6,16 +6,17 @@ from pathlib import Path
 import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import RemoteEntryNotFoundError
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tuneline.config.schema import Dtype, MergeConfig, ModelConfig, QuantizationConfig
 from tuneline.errors import BudgetError, EnvironmentProblem, ModelError
-from tuneline.export.checkpoint import check_tensors
+from tuneline.export.checkpoint import Checkpoint, check_tensors
 from tuneline.export.divergence import Divergence, LogitsNV
 from tuneline.export.reference import REFERENCE, reference_logits
-from tuneline.model.adapters import load_tuned
+from tuneline.export.room import check_room
+from tuneline.model.adapters import bare_model, load_tuned
 from tuneline.model.loading import at_revision, first_line, is_adapter, load_merged, load_tokenizer_from, require_folder
 
 Rows = Sequence[Sequence[int]]  # token ids of held-out conversations
@@ -38,6 +39,8 @@ def merge(tuned_folder: Path, base: ModelConfig, dtype: Dtype, out: Path, rows: 
     check_tensors(tuned_folder)
     rows = [ids[: base.max_position_embeddings] for ids in rows]
     tuned = load_tuned(tuned_folder, base, REFERENCE, None)
+    _refuse_unused(tuned, tuned_folder)
+    check_room(out / "model.safetensors", bare_model(tuned).num_parameters() * torch_dtype(dtype).itemsize)
     trained_logits = _all_logits(tuned, rows)
     merged = _merged(tuned)
     metrics = _compare(trained_logits, merged, rows)
@@ -81,6 +84,17 @@ def four_bit_distance(
     trained_logits = _all_logits(load_tuned(tuned_folder, base, REFERENCE, exact), rows)
     metrics = _compare(trained_logits, load_merged(merged, REFERENCE), rows)
     return {f"four_bit_{name}": value for name, value in metrics.items()}
+
+
+def _refuse_unused(tuned: PreTrainedModel | PeftModel, folder: Path) -> None:
+    """PEFT leaves out, without a word, what the file holds for modules that adapter_config.json does not name."""
+    if isinstance(tuned, PeftModel):
+        unused = sorted(set(Checkpoint(folder).file_of) - set(get_peft_model_state_dict(tuned)))
+        if unused:
+            raise ModelError(
+                f"{folder}: the adapter does not fit its base: adapter_config.json has no place for {unused[0]}; "
+                "train it again"
+            )
 
 
 def _merged(tuned: PreTrainedModel | PeftModel) -> PreTrainedModel:

@@ -18,6 +18,7 @@ from tuneline.export.golden import modelfile_family
 from tuneline.export.modelfile import modelfile
 from tuneline.export.provenance import check_pinned, provenance
 from tuneline.export.quantize import check_file_type
+from tuneline.export.room import check_room, folder_bytes
 from tuneline.model.loading import load_tokenizer_from
 from tuneline.output import write_text
 from tuneline.serving.integrity import LORA_ADAPTER, LORA_BASE, RECORD
@@ -89,6 +90,7 @@ def package(it: Experiment, reports: Reports, gguf: Path, inputs: Inputs, out: P
     """
     check_pinned(it.model, it.data)
     check_file_type(gguf, it.shipped)
+    check_room(out / it.gguf_name, gguf.stat().st_size + (folder_bytes(inputs.merged) if it.export.vllm else 0))
     tokenizer = load_tokenizer_from(inputs.merged)
     # a copy, not a link: whoever changes the deployed file must not change DVC's
     shutil.copyfile(gguf, out / it.gguf_name)

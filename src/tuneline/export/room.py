@@ -28,3 +28,8 @@ def quantised_bytes(source: Path, quant: QuantType) -> int:
     """At most what `source` becomes, of 16 bits per weight: mixtures keep some matrices two bits above their name."""
     bits = next(int(letter) for letter in quant if letter.isdigit())
     return source.stat().st_size * (bits + 2) // 16
+
+
+def folder_bytes(folder: Path) -> int:
+    """What a copy of all files in `folder` takes."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

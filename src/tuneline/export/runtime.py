@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneline.errors import ModelError
+from tuneline.export.header import read_header
 
 LogitsNV = NDArray[np.float32]
 
@@ -99,15 +100,28 @@ def open_vocabulary(gguf: Path) -> Iterator[Vocabulary]:
         llama_cpp.llama_model_free(model)
 
 
-def _load(gguf: Path, *, vocab_only: bool) -> Any:
+def check_loads(gguf: Path) -> None:
+    """Raise `ModelError` when llama.cpp cannot load the file, or finds a weight in it that is not finite."""
+    llama_cpp.llama_model_free(_load(gguf, vocab_only=False, check_tensors=True))
+
+
+def _load(gguf: Path, *, vocab_only: bool, check_tensors: bool = False) -> Any:
+    _check_vocabulary(gguf)
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = 0  # the processor's figures are the ones every machine can repeat
-    params.vocab_only = vocab_only
+    params.vocab_only, params.check_tensors = vocab_only, check_tensors
     with quiet() as errors:
         model = llama_cpp.llama_model_load_from_file(str(gguf).encode("utf-8"), params)
     if not model:
         raise ModelError(f"{gguf}: llama.cpp cannot load it: {'; '.join(errors) or 'no reason given'}")
     return model
+
+
+def _check_vocabulary(gguf: Path) -> None:
+    """Raise `ModelError` for what llama.cpp does not refuse, but ends the process for (GGML_ASSERT)."""
+    tokens = read_header(gguf).metadata.get("tokenizer.ggml.tokens", [])
+    if isinstance(tokens, list) and len(set(tokens)) < len(tokens):
+        raise ModelError(f"{gguf}: two of its tokens have one text; convert or quantise it again")
 
 
 class Runtime:
@@ -121,7 +135,7 @@ class Runtime:
         self.gguf, self.n_ctx_tokens, self.n_sequences, self.adapter = gguf, n_ctx_tokens, n_sequences, adapter
         self._model = _load(gguf, vocab_only=False)
         self.vocabulary = Vocabulary(self._model)
-        self.n_threads = _n_threads(self.weight_bytes)
+        self.n_threads = n_threads(self.weight_bytes)
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_seq_max = n_ctx_tokens * n_sequences, n_sequences
         params.n_batch = params.n_ubatch = max(n_ctx_tokens, n_sequences)
@@ -249,6 +263,6 @@ class Runtime:
             )
 
 
-def _n_threads(weight_bytes: int) -> int:
+def n_threads(weight_bytes: int) -> int:
     """One for a small model: llama.cpp's threads wait for each other actively, and longer than they would work."""
     return 1 if weight_bytes < _SMALL_MODEL_BYTES else os.cpu_count() or 1

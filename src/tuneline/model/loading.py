@@ -109,6 +109,7 @@ def load_full(folder: Path, hardware: HardwareConfig, dtype: torch.dtype) -> Pre
             dtype=dtype,
             attn_implementation=hardware.attn_implementation,
             trust_remote_code=False,
+            use_safetensors=True,  # a pickle runs code when it is read
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # `_complete` refuses them, by name
         )
@@ -189,6 +190,7 @@ def _load_base_in(
             model.name_or_path,
             dtype=dtype,
             attn_implementation=hardware.attn_implementation,
+            use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # `_complete` refuses them, by name
             **_quantized_placement(quantization, device),

@@ -1,0 +1,58 @@
+"""The quantise stage against one bare call of llama.cpp, as processes: what checks, imports and safe writing cost."""
+
+import filecmp
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from tuneline.config.schema import QuantType
+from tuneline.errors import BudgetError, EnvironmentProblem
+from tuneline.export.quantize import FILE_TYPES
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Seconds of every run, from the start of the process to its end."""
+
+    stage: list[float]
+    bare: list[float]
+
+    @property
+    def ratio(self) -> float:
+        """Median of the stage / that of the bare call."""
+        return median(self.stage) / median(self.bare)
+
+
+def compare(source: Path, folder: Path, quant: QuantType, n_repeats: int) -> Comparison:
+    """Quantise `source` with either in turn, `n_repeats` times, into `folder`, after one run of each that counts not.
+
+    Raises `BudgetError` when the two files differ: then it was not the same work.
+    """
+    ours, theirs = folder / f"{quant}.gguf", folder / f"{quant}-bare.gguf"
+    stage = ["tuneline.stages.quantize", "--params", "params.yaml", "--quant", quant]
+    stage += ["--source", str(source), "--out", str(ours)]
+    bare = ["tuneline.export.bare_quantize", str(source), str(theirs), str(FILE_TYPES[quant])]
+    pairs = [(_seconds(stage, ours), _seconds(bare, theirs)) for _ in range(n_repeats + 1)]
+    if not filecmp.cmp(ours, theirs, shallow=False):
+        raise BudgetError(f"benchmark: {ours} and {theirs} differ; the stage and the bare call did not do the same")
+    return Comparison([pair[0] for pair in pairs[1:]], [pair[1] for pair in pairs[1:]])
+
+
+def _seconds(words: Sequence[str], out: Path) -> float:
+    """Writing over an old file is slower than writing a new one, so it is removed first."""
+    out.unlink(missing_ok=True)
+    started = time.perf_counter()
+    done = subprocess.run(  # noqa: S603  (this project's own modules)
+        [sys.executable, "-m", *words],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # the very package that runs here
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    seconds = time.perf_counter() - started
+    if done.returncode != 0:
+        raise EnvironmentProblem(f"benchmark: {words[0]} failed: {done.stderr.strip().splitlines()[-1:]}")
+    return seconds
