@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+from collections import namedtuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +162,16 @@ def test_nan_in_the_adapter_is_refused(base: Path, adapter: Path, rows: list[lis
         match=rf"tensor base_model.model.{LAYER}.lora_A.weight holds values that are not finite; train it again",
     ):
         merge(tmp_path / "adapter", model_config(base), "float32", tmp_path, rows)
+
+
+def test_a_merge_that_does_not_fit_the_disk_is_refused_before_anything_is_written(
+    base: Path, rows: list[list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
+    with pytest.raises(EnvironmentProblem, match=r"needs up to [\d,]+ bytes, 1,000 are free"):
+        merge_new_adapter(base, rows, tmp_path)
+    assert list((tmp_path / "merged").iterdir()) == []
 
 
 def test_full_fine_tune_is_copied(base: Path, rows: list[list[int]], tmp_path: Path) -> None:

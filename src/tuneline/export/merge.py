@@ -15,6 +15,7 @@ from tuneline.errors import BudgetError, EnvironmentProblem, ModelError
 from tuneline.export.checkpoint import check_tensors
 from tuneline.export.divergence import Divergence, LogitsNV
 from tuneline.export.reference import REFERENCE, reference_logits
+from tuneline.export.room import check_room
 from tuneline.model.adapters import load_tuned
 from tuneline.model.loading import at_revision, first_line, load_merged, load_tokenizer_from, require_folder
 
@@ -40,6 +41,7 @@ def merge(tuned_folder: Path, base: ModelConfig, dtype: Dtype, out: Path, rows: 
     check_tensors(tuned_folder)
     rows = [ids[: base.max_position_embeddings] for ids in rows]
     tuned = load_tuned(tuned_folder, base, REFERENCE, None)
+    check_room(out / "model.safetensors", tuned.num_parameters() * _torch_dtype(dtype).itemsize)
     trained_logits = _all_logits(tuned, rows)
     merged = _merged(tuned)
     metrics = _compare(trained_logits, merged, rows)
