@@ -21,6 +21,7 @@ COMMANDS = (
     Command("data", "try any data file: its format, every cleaning rule, copies, lengths", "tuneline.commands.data"),
     Command("summary", "show the scores of base, tuned model and every GGUF", "tuneline.commands.summary"),
     Command("queue", "what became of every queued experiment; failed ones put back", "tuneline.commands.queue"),
+    Command("fsck", "read every byte with a recorded hash again, and name what is damaged", "tuneline.commands.fsck"),
     Command("clean", "what killed processes left on the disk, and its removal", "tuneline.commands.clean"),
     Command("verify-model", "read every byte of a packaged model again", "tuneline.commands.verify_model"),
     Command("deploy", "fetch a packaged model of a git revision, or go back to one", "tuneline.commands.deploy"),
