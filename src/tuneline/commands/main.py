@@ -23,6 +23,7 @@ COMMANDS = (
     Command("queue", "what became of every queued experiment; failed ones put back", "tuneline.commands.queue"),
     Command("fsck", "read every byte with a recorded hash again, and name what is damaged", "tuneline.commands.fsck"),
     Command("clean", "what killed processes left on the disk, and its removal", "tuneline.commands.clean"),
+    Command("outputs", "fail when an output of a stage is not in DVC's cache", "tuneline.commands.outputs"),
     Command("verify-model", "read every byte of a packaged model again", "tuneline.commands.verify_model"),
     Command("deploy", "fetch a packaged model of a git revision, or go back to one", "tuneline.commands.deploy"),
     Command("serve", "llama.cpp's server on a packaged model", "tuneline.commands.serve"),
