@@ -1,5 +1,6 @@
 """What killed processes left is found and can be removed; what a living process holds stays."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tuneline.training.checkpoints import checkpoint_folder, seal
-from tuneline.upkeep.leftovers import dead_workspaces, half_written, remove, unfinished
+from tuneline.upkeep.leftovers import dead_workspaces, half_stored, half_written, remove, unfinished
 from tuneline.upkeep.processes import is_alive, working_in
 
 
@@ -65,6 +66,24 @@ def test_half_written_files_and_folders_are_found_and_nothing_else(tmp_path: Pat
     assert all(map(remove, found))
     assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["merged"]
     assert (tmp_path / ".git" / ".x.partial").exists()
+
+
+def test_half_stored_objects_are_leftovers_after_an_hour_without_any_dvc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ab").mkdir()
+    (tmp_path / "ab" / "cdef").write_bytes(b"whole")
+    half = tmp_path / "ab" / ".fXrQorw7G30OskeJmz31YA.tmp"
+    half.write_bytes(bytes(100))
+    monkeypatch.setattr("tuneline.upkeep.leftovers.with_words", lambda *words: [])
+    assert [(one.path, one.held) for one in half_stored(tmp_path)] == [(half, "less than an hour old")]
+    os.utime(half, (0, 0))
+    (found,) = half_stored(tmp_path)
+    monkeypatch.setattr("tuneline.upkeep.leftovers.with_words", lambda *words: [7])
+    (held,) = half_stored(tmp_path)
+    assert held.held == "process 7 may be writing it"
+    assert [remove(held), remove(found)] == [False, True]
+    assert [path.name for path in (tmp_path / "ab").iterdir()] == ["cdef"]
 
 
 def test_nothing_half_written_is_removed_while_a_stage_works_there(

@@ -48,6 +48,21 @@ def test_a_file_of_a_folder_a_folder_and_a_file_that_the_cache_lacks_are_named_a
         assert project.tuneline("outputs") == ""
 
 
+def test_a_disk_that_is_full_when_dvc_stores_an_output_is_an_error_here_though_dvc_ends_with_success(
+    new_project: Callable[[], Any],
+) -> None:
+    """RLIMIT_FSIZE instead of a full disk: to DVC alone, the stage lifts it for itself."""
+    project = new_project()
+    pipeline = project.folder / "dvc.yaml"
+    pipeline.write_text(pipeline.read_text().replace("cmd: ", "cmd: ulimit -S -f unlimited && "))
+    (project.folder / "params.yaml").write_text("mode: work\nlength: 5000000\n")
+    assert "File too large" in project.run("bash", "-c", "ulimit -S -f 1000; dvc repro")
+    assert "models/out: not in the cache" in project.tuneline("outputs", fails=True)
+    assert "half-stored" in project.tuneline("clean")
+    project.dvc("commit", "-f")
+    assert project.tuneline("outputs") == ""
+
+
 def test_a_damaged_list_of_files_is_named(project: Any) -> None:
     listed = next(cache(project).glob("*/*.dir"))
     listed.chmod(0o644)

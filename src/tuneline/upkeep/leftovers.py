@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]  # ships no types
 
 from tuneline.training.checkpoints import describe, discard, holder, size_bytes
-from tuneline.upkeep.processes import command_of, working_in
+from tuneline.upkeep.processes import command_of, with_words, working_in
 
 HALF_WRITTEN = re.compile(r"\..+\.(partial|previous|scratch)")  # the names that tuneline.output gives
 REMOVED = re.compile(r"\..+\.removed")  # and tuneline.training.checkpoints
+SHARED_CACHE_SECONDS = 3600
 NOT_OURS = (".git", ".venv", ".dvc", ".checkpoints", "node_modules")
 
 Repo = Any  # dvc.repo.Repo
@@ -30,9 +32,14 @@ class Leftover:
 
 
 def leftovers(repo: Repo, checkpoints: Path) -> list[Leftover]:
-    """Checkpoints of trainings that did not end, half-written outputs, and the folders of dead experiments."""
+    """Checkpoints of trainings that did not end, half-written outputs and objects, folders of dead experiments."""
     root = Path(repo.root_dir)
-    return [*unfinished(checkpoints), *half_written(root), *dead_workspaces(root, Path(repo.tmp_dir) / "exps")]
+    return [
+        *unfinished(checkpoints),
+        *half_written(root),
+        *half_stored(Path(repo.cache.local.path)),
+        *dead_workspaces(root, Path(repo.tmp_dir) / "exps"),
+    ]
 
 
 def unfinished(checkpoints: Path) -> Iterator[Leftover]:
@@ -60,6 +67,18 @@ def _half_written_in(folder: Path) -> Iterator[Path]:
             yield path
         elif path.is_dir() and not path.is_symlink() and path.name not in NOT_OURS:
             yield from _half_written_in(path)
+
+
+def half_stored(cache: Path) -> Iterator[Leftover]:
+    """What DVC had of an object when it was killed or the disk was full, by the name that dvc_objects.fs.utils gives.
+
+    Held while any DVC runs here, and for an hour: another machine may share the cache.
+    """
+    dvc = with_words("dvc")
+    for path in sorted(cache.glob("*/.*.tmp")):
+        recent = time.time() - path.stat().st_mtime < SHARED_CACHE_SECONDS
+        held = f"process {dvc[0]} may be writing it" if dvc else "less than an hour old" if recent else None
+        yield Leftover(path, "half-stored", size_bytes(path), held)
 
 
 def dead_workspaces(root: Path, folder: Path) -> Iterator[Leftover]:
