@@ -28,7 +28,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 .PHONY: repro
 repro: setup ## The whole experiment, from raw data to a deployable GGUF; repeats only what changed
 	dvc repro
+	tuneline outputs
 	tuneline summary
+
+.PHONY: fsck
+fsck: setup ## Read every byte with a recorded hash again: cache, outputs, models, checkpoints
+	tuneline fsck
 
 .PHONY: params
 params: setup ## Compose params.yaml from conf/ (after any edit there)

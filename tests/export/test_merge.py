@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+from collections import namedtuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -230,6 +232,16 @@ def test_without_qlora_or_an_adapter_there_is_no_distance_from_4_bits(
 
     assert four_bit_distance(adapter, model_config(base), None, merged, rows) == {}
     assert four_bit_distance(merged, model_config(base), FOUR_BITS, merged, rows) == {}
+
+
+def test_a_merge_that_does_not_fit_the_disk_is_refused_before_anything_is_written(
+    base: Path, rows: list[list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
+    with pytest.raises(EnvironmentProblem, match=r"needs up to [\d,]+ bytes, 1,000 are free"):
+        merge_new_adapter(base, rows, tmp_path)
+    assert list((tmp_path / "merged").iterdir()) == []
 
 
 def test_full_fine_tune_is_copied(base: Path, rows: list[list[int]], tmp_path: Path) -> None:

@@ -196,6 +196,8 @@ def settings(**changed: Any) -> TrainConfig:
         "eval_steps": 2,
         "save_steps": 100,
         "save_total_limit": 2,
+        "unfinished_kept": 2,
+        "unfinished_max_gib": 1.0,
         "early_stopping_patience": None,
         "max_truncated_fraction": 0.0,
     }

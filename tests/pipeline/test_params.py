@@ -51,6 +51,11 @@ def test_every_leaf_of_params_yaml_is_tracked_by_a_stage() -> None:
     assert set(untracked) - LABELS - COMPUTED_FROM - PACKAGED == set()
 
 
+def test_no_key_is_one_that_the_run_cache_of_dvc_leaves_out_so_that_two_values_would_be_one_result() -> None:
+    """dvc/stage/cache.py, _get_cache_hash: `size` and `nfiles` at any depth, meant for outputs."""
+    assert {name for section in sections() for name in section.model_fields} & {"size", "nfiles"} == set()
+
+
 def code_outside_config() -> Iterator[ast.AST]:
     for path in Path("src/tuneline").rglob("*.py"):
         if "config" not in path.parts:

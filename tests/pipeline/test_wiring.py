@@ -21,7 +21,7 @@ SOURCE = Path("src")
 DVC = Path("dvc.yaml")
 ROOMS = (
     *("config", "data", "embedded", "evaluation", "export", "model", "training"),
-    *("benchmarks", "reporting", "teacher"),
+    *("benchmarks", "reporting", "teacher", "upkeep"),
 )
 TORCH_ROOMS = ("embedded", "evaluation", "export", "model", "training")
 

@@ -1,15 +1,31 @@
 """Checkpoints on disk: what is whole, what is not, and who may write."""
 
+import fcntl
 import multiprocessing
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
 from tuneline.errors import EnvironmentProblem
-from tuneline.training.checkpoints import checkpoint_folder, damage, fingerprint, newest_whole, remove_others, seal
+from tuneline.training.checkpoints import (
+    checkpoint_folder,
+    damage,
+    discard,
+    drop_oldest,
+    fingerprint,
+    holder,
+    needed_bytes,
+    newest_whole,
+    remove_others,
+    seal,
+    size_bytes,
+)
 
 Break = Callable[[Path], object]
 DAMAGES: dict[str, Break] = {
@@ -89,6 +105,61 @@ def claim(folder: Path) -> str | None:
             return None
     except EnvironmentProblem as error:
         return str(error)
+
+
+def test_a_held_folder_is_discarded_by_nobody_and_a_free_one_at_once(tmp_path: Path) -> None:
+    with suppress(KeyboardInterrupt), checkpoint_folder(tmp_path / "abc") as folder:
+        checkpoint(folder, 1)
+        assert holder(folder) == str(os.getpid())
+        assert not discard(folder)
+        raise KeyboardInterrupt
+    assert holder(folder) is None
+    assert damage(folder / "checkpoint-1") is None
+    assert discard(folder)
+    assert list(tmp_path.iterdir()) == []
+    assert discard(folder)
+
+
+def test_who_waits_for_a_folder_that_is_removed_never_trains_in_one_that_others_do_not_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder goes after it was opened, and before it is locked."""
+    folder, lock = tmp_path / "abc", fcntl.flock
+    folder.mkdir()
+
+    def late(file: Any, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        shutil.rmtree(folder)
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with checkpoint_folder(folder):
+        assert (folder / "owner").read_text() == str(os.getpid())
+        assert not discard(folder)
+
+
+def test_unfinished_trainings_are_bounded_in_number_and_bytes_and_those_that_run_are_not_touched(
+    tmp_path: Path,
+) -> None:
+    for age, name in enumerate(["newest", "newer", "old", "running", "oldest"]):
+        made = checkpoint(tmp_path / name, 1)
+        for file in made.rglob("*"):
+            os.utime(file, (1e9 - age, 1e9 - age))
+    with suppress(KeyboardInterrupt), checkpoint_folder(tmp_path / "running"):
+        assert drop_oldest(tmp_path, 3, 1.0) == [tmp_path / "oldest"]
+        two_and_a_half = 2.5 * size_bytes(tmp_path / "old") / 2**30
+        assert drop_oldest(tmp_path, 3, two_and_a_half) == [tmp_path / "old"]
+        assert drop_oldest(tmp_path, 3, two_and_a_half) == []
+        assert drop_oldest(tmp_path, 0, 1.0) == [tmp_path / "newest", tmp_path / "newer"]
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["running"]
+
+
+def test_the_room_that_checkpoints_take_counts_weights_moments_and_the_one_being_written(tiny: ModuleType) -> None:
+    settings, cpu = tiny.settings(save_total_limit=2), tiny.hardware()
+    assert needed_bytes(1000, settings, cpu) == 1000 * (4 + 8) * 3
+    assert needed_bytes(1000, settings, tiny.hardware(optim="paged_adamw_8bit")) == 1000 * (4 + 2) * 3
+    assert needed_bytes(1000, tiny.settings(save_total_limit=2, early_stopping_patience=1), cpu) == 1000 * 16 * 3
 
 
 def test_a_failed_training_keeps_its_checkpoints(tmp_path: Path) -> None:

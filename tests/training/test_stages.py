@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import shutil
 import sys
+from collections import namedtuple
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from tuneline.data.records import Message, make_example, write_examples
+from tuneline.errors import EnvironmentProblem
 
 pytestmark = pytest.mark.slow
 
@@ -157,6 +160,28 @@ def test_a_run_that_diverges_leaves_no_adapter_and_no_log(project: Path, monkeyp
         train(monkeypatch, "pretrain", "models/base/tiny")
     assert not (project / "models/phase").exists()
     assert not (project / "data/logs").exists()
+
+
+def test_a_training_whose_checkpoints_do_not_fit_the_disk_is_refused_before_its_first_step(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspect(monkeypatch, "pretrain")
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
+    monkeypatch.setattr("tuneline.stages.train.train", None)
+    with pytest.raises(EnvironmentProblem, match=r"needs up to [\d,]+ bytes, 1,000 are free"):
+        train(monkeypatch, "pretrain", "models/base/tiny")
+
+
+def test_trainings_that_never_ended_are_bounded_when_another_starts(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_params(train__unfinished_kept=1)
+    inspect(monkeypatch, "pretrain")
+    for number in range(3):
+        Path(f".checkpoints/{number}/checkpoint-1").mkdir(parents=True)
+    train(monkeypatch, "pretrain", "models/base/tiny")
+    assert len(list(Path(".checkpoints").iterdir())) == 1
 
 
 def test_a_log_that_cannot_be_written_leaves_no_adapter(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -415,6 +415,8 @@ class TrainConfig(Strict):
     eval_steps: Count  # optimizer steps between validation losses
     save_steps: Count  # optimizer steps between checkpoints: what a kill costs at most
     save_total_limit: Annotated[int, Field(ge=2)]  # checkpoints on disk: the newest, and one in case it is damaged
+    unfinished_kept: Annotated[int, Field(ge=0)]  # trainings that did not end whose checkpoints stay
+    unfinished_max_gib: NotNegative  # of their checkpoints together
     early_stopping_patience: Count | None  # evaluations without improvement before stopping; null: never
     max_truncated_fraction: Fraction  # inspect fails when it leaves out more rows than this
 

@@ -26,6 +26,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from tuneline.config.schema import Family, HardwareConfig, ModelConfig, QuantizationConfig
 from tuneline.errors import EnvironmentProblem, ModelError
+from tuneline.model.devices import take_devices
 
 if not sys.stderr.isatty():
     # a pipe gets plain lines, and loading has nothing to say there
@@ -136,7 +137,11 @@ def stop_token_ids(model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> tu
 
 
 def torch_device(hardware: HardwareConfig) -> torch.device:
-    """The configured device, or `EnvironmentProblem` when this machine has none: never another one instead."""
+    """The configured device, or `EnvironmentProblem` when this machine has none: never another one instead.
+
+    Waits until this process has it for itself, before PyTorch looks at it.
+    """
+    take_devices(hardware.device, hardware.num_devices)
     match hardware.device:
         case "cpu":
             return torch.device("cpu")

@@ -11,18 +11,23 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from tuneline.config.schema import HardwareConfig, TrainConfig
 from tuneline.errors import EnvironmentProblem
 from tuneline.output import write_text
 
 MANIFEST = "manifest.json"
 LIBRARIES = ("accelerate", "bitsandbytes", "peft", "safetensors", "tokenizers", "torch", "transformers", "trl")
+# Settings that decide what is kept, and nothing of what is trained.
+KEEPING = ("save_steps", "save_total_limit", "unfinished_kept", "unfinished_max_gib")
 _PREFIX = "checkpoint-"  # of the trainer's folders, before the step
+_TRIES = 10  # to hold a folder
 _OWNER = "owner"  # locked by the process that trains, whose id it holds
 
 
@@ -67,20 +72,113 @@ def checkpoint_folder(folder: Path) -> Iterator[Path]:
     Raises `EnvironmentProblem` naming the process that trains there already. The operating system lets go of the
     folder when the process ends, however it ends.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _OWNER).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise EnvironmentProblem(
-                f"{folder}: process {file.read().strip() or 'unknown'} trains this very phase; wait for it, or stop it"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    with _claimed(folder) as owner:
+        owner.truncate(0)
+        owner.write(str(os.getpid()))
+        owner.flush()
         yield folder
-        shutil.rmtree(folder)
+        _remove(folder)
+
+
+def _claimed(folder: Path) -> TextIO:
+    for _ in range(_TRIES):
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # removed at this very moment by who held it
+            if (owner := _claim(folder)) is not None:
+                return owner
+        time.sleep(0.05)  # it may be somebody who only asks whether it is held
+    raise EnvironmentProblem(
+        f"{folder}: process {holder(folder) or 'unknown'} trains this very phase; wait for it, or stop it"
+    )
+
+
+def _claim(folder: Path) -> TextIO | None:
+    """The owner's file, locked; None when another process has it. Raises `FileNotFoundError` when it is gone."""
+    owner = (folder / _OWNER).open("a+")
+    try:
+        fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(owner.fileno()), (folder / _OWNER).stat()):
+            raise FileNotFoundError(folder)
+    except BlockingIOError:
+        owner.close()
+        return None
+    except FileNotFoundError:
+        owner.close()
+        raise
+    return owner
+
+
+def holder(folder: Path) -> str | None:
+    """Id of the process that trains in `folder`; None when nobody does."""
+    try:
+        owner = _claim(folder)
+        if owner is None:
+            return (folder / _OWNER).read_text(encoding="utf-8").strip() or "unknown"
+        owner.close()
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def discard(folder: Path) -> bool:
+    """Remove the checkpoints of a training; False, and nothing happens, while a process trains there."""
+    try:
+        owner = _claim(folder)
+    except FileNotFoundError:
+        return True
+    if owner is None:
+        return False
+    with owner:
+        _remove(folder)
+    return True
+
+
+def _remove(folder: Path) -> None:
+    """All at once for others: who starts the same training now begins with an empty folder."""
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.removed")
+    folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def drop_oldest(top: Path, n_kept: int, max_gib: float) -> list[Path]:
+    """Bound what unfinished trainings leave in `top`: their number, and their bytes together. Returns what was removed.
+
+    Those that were written to last stay; those that run are neither counted nor touched.
+    """
+    idle = sorted((folder for folder in _trainings(top) if holder(folder) is None), key=_last_written, reverse=True)
+    n_bytes, removed = 0, []
+    for n_before, folder in enumerate(idle):
+        n_bytes += size_bytes(folder)
+        if (n_before >= n_kept or n_bytes > max_gib * 2**30) and discard(folder):
+            removed.append(folder)
+    return removed
+
+
+def _trainings(top: Path) -> list[Path]:
+    return [path for path in top.iterdir() if path.is_dir() and not path.name.startswith(".")] if top.is_dir() else []
+
+
+def _last_written(folder: Path) -> float:
+    return max((file.stat().st_mtime for name, file in _files(folder) if name != _OWNER), default=0.0)
+
+
+def size_bytes(path: Path) -> int:
+    """What a file, or all files of a folder, take."""
+    return sum(file.lstat().st_size for _, file in _files(path))
+
+
+def describe(folder: Path) -> str:
+    """Its newest checkpoint that was written to its end."""
+    steps = [_step(manifest.parent) for manifest in folder.glob(f"{_PREFIX}*/{MANIFEST}")]
+    return f"checkpoint of step {max(steps)}" if steps else "no whole checkpoint"
+
+
+def needed_bytes(n_trained: int, settings: TrainConfig, hardware: HardwareConfig) -> int:
+    """At most what the checkpoints of a training take: weights, AdamW's two moments and the best weights, in fp32
+    (moments in 8 bits with paged_adamw_8bit); one more of them than is kept, while the newest is written."""
+    moments_bytes = 2 if hardware.optim == "paged_adamw_8bit" else 8
+    best_bytes = 0 if settings.early_stopping_patience is None else 4
+    return n_trained * (4 + moments_bytes + best_bytes) * (settings.save_total_limit + 1)
 
 
 def seal(checkpoint: Path) -> None:

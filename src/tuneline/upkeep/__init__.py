@@ -1,0 +1,1 @@
+"""What keeps a repository whole between experiments: the queue, damaged files, leftovers. No torch."""
