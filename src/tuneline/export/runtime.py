@@ -99,10 +99,26 @@ def open_vocabulary(gguf: Path) -> Iterator[Vocabulary]:
         llama_cpp.llama_model_free(model)
 
 
-def _load(gguf: Path, *, vocab_only: bool) -> Any:
+def check_weights(gguf: Path) -> None:
+    """Raise `ModelError` naming a tensor that holds NaN or infinity, of whatever type it is.
+
+    Logits need not show it: of an embedding, only the rows of tokens that occur are read.
+    """
+    try:
+        llama_cpp.llama_model_free(_load(gguf, vocab_only=False, check_tensors=True))
+    except ModelError as error:
+        if "invalid data" not in str(error):
+            raise
+        raise ModelError(
+            f"{error}: it holds NaN or infinity; the usual causes are weights beyond float16 (set export.outtype=bf16) "
+            "and a file that was changed after it was made (`dvc repro` makes it again)"
+        ) from None
+
+
+def _load(gguf: Path, *, vocab_only: bool, check_tensors: bool = False) -> Any:
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = 0  # the processor's figures are the ones every machine can repeat
-    params.vocab_only = vocab_only
+    params.vocab_only, params.check_tensors = vocab_only, check_tensors
     with quiet() as errors:
         model = llama_cpp.llama_model_load_from_file(str(gguf).encode("utf-8"), params)
     if not model:
