@@ -1,5 +1,6 @@
 """Every family through the whole chain: LoRA, merge, GGUF, quants; ids, logits and stops stay what they were."""
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,16 +21,19 @@ from tests.export.miniatures import (
     teach,
 )
 from tuneline.errors import ModelError
+from tuneline.export.context import served_limits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from tuneline.config.schema import Dtype, GgufType
+    from tuneline.data.records import Message
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(PEFT_WARNING)]
 
 Figures = dict[str, float | int]
 N_CTX = 256
+N_SAID = 12
 MAX_KL_NATS: dict["GgufType", float] = {"f32": 1e-6, "f16": 1e-5, "q8_0": 1e-3, "q4_k_m": 2e-2}
 MIN_TOP1: dict["GgufType", float] = {"f16": 0.995, "q8_0": 0.97, "q4_k_m": 0.90}  # as in conf/export
 
@@ -119,6 +123,12 @@ def compare_with(
     return divergence.metrics()
 
 
+def shows(template: str, messages: Sequence["Message"], tools: Sequence[Any]) -> bool:
+    """Whether a miniature's template can show such a conversation: tools few do, a system prompt not Mistral's."""
+    refuses_system = "raise_exception" in template and any(message.role == "system" for message in messages)
+    return not refuses_system and (not tools or "tools" in template)
+
+
 def test_merge_is_base_plus_adapter_and_survives_the_disk(chain: Chain) -> None:
     assert chain.merge_figures["relative_logit_diff"] < 1e-4
     assert chain.merge_figures["written_relative_logit_diff"] < 1e-4
@@ -191,6 +201,46 @@ def test_every_stop_ends_an_answer_in_both_engines(chain: Chain) -> None:
         check_stops(chain.name, vocabulary, stops)
 
 
+def test_a_stop_token_ends_generation_in_both_engines(chain: Chain, tmp_path: Path) -> None:
+    """It changes places with a token that the model says, in the weights and in the prompt: all else is the same."""
+    from tuneline.evaluation.generation import generate_greedy_ids, stop_ids
+    from tuneline.export.reference import REFERENCE
+    from tuneline.export.runtime import Runtime
+    from tuneline.model.loading import load_merged, load_tokenizer_from
+
+    tokenizer = load_tokenizer_from(chain.merged)
+    stop = tokenizer.get_vocab()[chain.miniature.stops[0]]
+    prompt = tokenizer.encode("SELECT name, age FROM people", add_special_tokens=False)
+    (said,) = generate_greedy_ids(load_merged(chain.merged, REFERENCE), tokenizer, [prompt], N_SAID, 1, "saying")
+    assert len(said) == N_SAID, "the model stops by itself: choose another prompt"
+    end = max(said.index(token) for token in said)
+    prompt = [stop if token == said[end] else token for token in prompt]
+    folder = Path(shutil.copytree(chain.merged, tmp_path / "swapped"))
+    change_tensors(folder, lambda tensors: swap_rows(tensors, stop, said[end]))
+    convert_to(folder, tmp_path / "swapped.gguf")
+    swapped = load_merged(folder, REFERENCE)
+    assert stop in stop_ids(swapped, tokenizer)
+    assert generate_greedy_ids(swapped, tokenizer, [prompt], N_SAID, 1, "stopping") == [said[:end]]
+    with Runtime(tmp_path / "swapped.gguf", n_ctx_tokens=N_CTX, n_sequences=1) as runtime:
+        assert list(runtime.generate([prompt], N_SAID, stop=True)) == [(0, said[:end])]
+        ((_, on),) = runtime.generate([prompt], N_SAID, stop=False)
+        assert on[end] == stop  # so it was said, and ended what would have gone on
+        assert len(on) == N_SAID
+
+
+def test_llama_cpp_renders_golden_conversations_as_the_model_does(chain: Chain) -> None:
+    from tuneline.export.golden import GOLDENS, compare_templates
+    from tuneline.export.served import open_served
+    from tuneline.model.loading import load_tokenizer_from
+
+    with open_served(chain.gguf("f16")) as served:
+        compared = compare_templates(chain.name, load_tokenizer_from(chain.merged), served.prompt_ids)
+    assert compared.metrics["n_templates_compared"] == len(GOLDENS) - len(compared.refused)
+    assert set(compared.refused) == {
+        name for name, golden in GOLDENS.items() if not shows(chain.miniature.template, golden.messages, golden.tools)
+    }
+
+
 def test_modelfile_family_is_recognised(chain: Chain) -> None:
     from tuneline.export.modelfile import matching_family
     from tuneline.model.loading import load_tokenizer_from
@@ -200,6 +250,16 @@ def test_modelfile_family_is_recognised(chain: Chain) -> None:
     bos = tokenizer.bos_token or ""
     match = matching_family(lambda messages: render_text(tokenizer, messages).removeprefix(bos))
     assert (match and match.family.name) == chain.miniature.family
+
+
+def test_mistral_without_its_sentencepiece_model_is_refused(tmp_path: Path) -> None:
+    """The converter then takes tokenizer.json, which has no scores for the pieces."""
+    save_base(MINIATURES["mistral"], tmp_path / "base")
+    (tmp_path / "base" / "tokenizer.model").unlink()
+    with pytest.raises(ModelError, match="the tokenizers disagree on") as caught:
+        convert_to(tmp_path / "base", tmp_path / "out.gguf")
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("*out.gguf*"))
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -221,6 +281,12 @@ def change_tensors(folder: Path, change: Callable[[dict[str, Any]], None]) -> No
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def swap_rows(tensors: dict[str, Any], one: int, other: int) -> None:
+    """Of the embeddings, and of the matrix that the logits come from where that is another."""
+    for name in {"model.embed_tokens.weight", "lm_head.weight"} & tensors.keys():
+        tensors[name][[one, other]] = tensors[name][[other, one]]
 
 
 def permute_q(folder: Path) -> None:
@@ -330,6 +396,11 @@ def test_a_bf16_merge_gives_the_logits_of_its_own_gguf(tmp_path: Path) -> None:
     assert compare(tmp_path / "merged", tmp_path / "f32.gguf", rows)["kl_mean_nats"] < MAX_KL_NATS["f32"]
 
 
+def config_of(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
 def longer_than_window(miniature: Miniature) -> Miniature:
     from dataclasses import replace
 
@@ -341,6 +412,7 @@ def test_logits_show_a_window_that_llama_cpp_does_not_keep(name: str, tmp_path: 
     """llama.cpp slides the window of Gemma 3 only; within the window the others agree."""
     rows, _ = merge_miniature(longer_than_window(MINIATURES[name]), tmp_path, "float32")
     convert_to(tmp_path / "merged", tmp_path / "f16.gguf")
+    assert [tokens for tokens, _ in served_limits(config_of(tmp_path / "merged"))] == [32]
     short = [ids[:32] for ids in rows]
     assert compare(tmp_path / "merged", tmp_path / "f16.gguf", short)["kl_mean_nats"] < MAX_KL_NATS["f16"]
     assert compare(tmp_path / "merged", tmp_path / "f16.gguf", rows)["kl_mean_nats"] > 10 * MAX_KL_NATS["f16"]
@@ -350,5 +422,6 @@ def test_logits_show_a_context_in_which_llama_cpp_takes_longropes_other_factors(
     """Transformers chooses them by the length of the text, llama.cpp by that of the context."""
     rows, _ = merge_miniature(MINIATURES["phi4-mini"], tmp_path, "float32")
     convert_to(tmp_path / "merged", tmp_path / "f16.gguf")
+    assert [tokens for tokens, _ in served_limits(config_of(tmp_path / "merged"))] == [N_CTX]
     longer = compare(tmp_path / "merged", tmp_path / "f16.gguf", rows, n_ctx=2 * N_CTX)
     assert longer["kl_mean_nats"] > 10 * MAX_KL_NATS["f16"]

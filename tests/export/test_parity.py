@@ -102,8 +102,29 @@ def test_weights_that_became_infinite_are_caught(
     def overflow(data: dict[str, Any]) -> None:
         data["blk.0.ffn_down.weight"][0, 0] = float("inf")
 
-    with pytest.raises(BudgetError, match=r"not finite.*outtype=bf16"):
-        measured(merged, edited(f16, tmp_path / "wrong.gguf", overflow), examples)
+    wrong = edited(f16, tmp_path / "wrong.gguf", overflow)
+    with pytest.raises(ModelError, match=r"blk\.0\.ffn_down\.weight.* NaN or infinity.*outtype=bf16"):
+        measured(merged, wrong, examples)
+
+
+def test_logits_that_became_infinite_are_caught(
+    merged: Path, f16: Path, tokenizer: "PreTrainedTokenizerBase", examples: list[Example], tmp_path: Path
+) -> None:
+    """As from a sum beyond float16; here from a weight, which `measure` would find before."""
+    from tuneline.export.parity import answer_row, compare_answers
+    from tuneline.export.reference import REFERENCE
+    from tuneline.export.runtime import Runtime
+    from tuneline.model.loading import load_merged
+
+    def overflow(data: dict[str, Any]) -> None:
+        data["blk.0.ffn_down.weight"][0, 0] = float("inf")
+
+    wrong = edited(f16, tmp_path / "wrong.gguf", overflow)
+    with (
+        Runtime(wrong, n_ctx_tokens=N_CTX, n_sequences=1) as runtime,
+        pytest.raises(BudgetError, match=r"not finite.*outtype=bf16"),
+    ):
+        compare_answers(runtime, load_merged(merged, REFERENCE), [answer_row(tokenizer, examples[0])])
 
 
 def test_greedy_answers_are_those_of_transformers(

@@ -66,9 +66,10 @@ def usual_cause(link: str) -> str:
     if link in ("f32", "f16", "bf16"):
         return (
             "usual causes: a converter that does not support this architecture fully (it permutes or drops weights), "
-            "or values beyond float16: set export.outtype to bf16"
+            "values beyond float16 (set export.outtype to bf16), or a file that was changed after it was made: `dvc "
+            "repro` makes it again"
         )
     return (
         "usual causes: the type is too coarse for so small a model (choose one with more bits), or the f16 file is "
-        "already off: see its report first"
+        "already off: see its report first; or this file was changed after it was made, and `dvc repro` makes it again"
     )

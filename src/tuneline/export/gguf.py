@@ -17,7 +17,7 @@ from tuneline.export import converter as converter_module
 from tuneline.export.chat_template import portable
 from tuneline.export.header import read_header
 from tuneline.export.room import check_room, converted_bytes
-from tuneline.export.runtime import Vocabulary, check_loads, open_vocabulary
+from tuneline.export.runtime import Vocabulary, check_weights, open_vocabulary
 from tuneline.export.tokens import N_VARIED_TEXTS, check_same_ids, varied_texts
 from tuneline.output import atomic_file
 
@@ -49,7 +49,7 @@ def convert(
     with atomic_file(out) as temporary:
         _run_converter(converter, merged, temporary, outtype, name)
         _check_output_matrix(merged, temporary, config)
-        check_loads(temporary)
+        check_weights(temporary)
         return check_tokenizer(f"convert ({merged} -> {out})", temporary, tokenizer)
 
 

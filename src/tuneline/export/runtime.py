@@ -100,9 +100,20 @@ def open_vocabulary(gguf: Path) -> Iterator[Vocabulary]:
         llama_cpp.llama_model_free(model)
 
 
-def check_loads(gguf: Path) -> None:
-    """Raise `ModelError` when llama.cpp cannot load the file, or finds a weight in it that is not finite."""
-    llama_cpp.llama_model_free(_load(gguf, vocab_only=False, check_tensors=True))
+def check_weights(gguf: Path) -> None:
+    """Raise `ModelError` when llama.cpp cannot load the file, or naming a tensor that holds NaN or infinity.
+
+    Logits need not show it: of an embedding, only the rows of tokens that occur are read.
+    """
+    try:
+        llama_cpp.llama_model_free(_load(gguf, vocab_only=False, check_tensors=True))
+    except ModelError as error:
+        if "invalid data" not in str(error):
+            raise
+        raise ModelError(
+            f"{error}: it holds NaN or infinity; the usual causes are weights beyond float16 (set export.outtype=bf16) "
+            "and a file that was changed after it was made (`dvc repro` makes it again)"
+        ) from None
 
 
 def _load(gguf: Path, *, vocab_only: bool, check_tensors: bool = False) -> Any:

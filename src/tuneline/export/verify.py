@@ -22,7 +22,7 @@ from tuneline.export.memory import measure_memory
 from tuneline.export.parity import answer_row, check_stops, compare_answers, file_metrics
 from tuneline.export.quantize import check_file_type, n_fallback_tensors
 from tuneline.export.reference import REFERENCE
-from tuneline.export.runtime import Runtime
+from tuneline.export.runtime import Runtime, check_weights
 from tuneline.export.served import open_served
 from tuneline.export.speed import measure_speed
 from tuneline.model.loading import load_merged, load_tokenizer_from
@@ -82,6 +82,7 @@ def measure(
     """
     check_file_type(link.gguf, link.type)
     check_context(link.name, link.config(), n_ctx)
+    check_weights(link.gguf)
     tokenizer = load_tokenizer_from(link.folder)
     check_tokenizer(link.name, link.gguf, tokenizer)
     templates = _check_templates(link, tokenizer, asked)
