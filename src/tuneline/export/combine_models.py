@@ -30,10 +30,9 @@ def combine_models(settings: CombineConfig, base: Path, seed: int, out: Path) ->
     """
     models = [Checkpoint(Path(source.path)) for source in settings.sources]
     origin = [Checkpoint(base)] if needs_base(settings) else []
-    for other in (*models[1:], *origin):
-        _check_floats(other)
-        _check_alike(models[0], other, same_type=other not in origin)
-    _check_floats(models[0])
+    for model in (*models, *origin):
+        _check_floats(model)
+        _check_alike(models[0], model, same_type=model not in origin)
     names = _without_tied_head(models)
     for file in dict.fromkeys(models[0].file_of[name] for name in names):
         layout = {name: models[0].shape_and_type(name) for name in names if models[0].file_of[name] == file}
