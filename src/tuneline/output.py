@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from tuneline.errors import TunelineError
 
@@ -20,6 +21,13 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_writer(path: Path) -> Iterator[BinaryIO]:
+    """`atomic_file`, open for bytes."""
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        yield file
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from tuneline.data.comparing import SET_RULES, find_copies
 from tuneline.data.engines import engine
 from tuneline.data.parallel import line_ranges
 from tuneline.data.parts import Part, Work, clean_part
-from tuneline.data.row_rules import enabled_rules, row_rules
+from tuneline.data.row_rules import CHANGES, enabled_rules, row_rules
 from tuneline.data.writing import Check, Outputs, write_parts
 from tuneline.output import scratch_folder
 
@@ -28,6 +28,18 @@ Watched = Callable[[Iterable[int]], Iterable[int]]
 def rule_names(rules: CleanConfig) -> list[str]:
     """Every rule in its order, switched on or not."""
     return [name for name, _, _ in row_rules(rules)] + list(SET_RULES)
+
+
+def clean_within_limit(
+    examples: Sequence[Path], outputs: Outputs, sources: Sequence[SourceConfig], rules: CleanConfig, watched: Watched
+) -> dict[str, int | float]:
+    """`clean_files`, and its counts as metrics. Raises `DataError` when more rows go than the rules allow."""
+
+    def check(tally: Tally) -> None:
+        tally.check(rules.max_rejected_fraction, "clean.max_rejected_fraction", outputs.rejected)
+
+    tally = clean_files(examples, outputs, sources, rules, watched, check)
+    return tally.metrics(rule_names(rules), sources) | tally.changed_metrics(CHANGES)
 
 
 def clean_files(

@@ -6,7 +6,6 @@ any number of processes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
@@ -21,7 +20,7 @@ from tuneline.data.parallel import Ordered, processes
 from tuneline.data.records import Example, as_json, as_line, rejected_as_json
 from tuneline.data.rows import Row
 from tuneline.errors import DataError
-from tuneline.output import atomic_file
+from tuneline.output import atomic_writer
 
 Watched: TypeAlias = Callable[[Iterable[int], str], Iterable[int]]
 Check: TypeAlias = Callable[[Tally], None]
@@ -58,8 +57,8 @@ def ingest(
     are not. Raises `DataError` for a source that cannot be used at all, and for a meta field that no row has.
     """
     ingested = Ingested()
-    with _written(outputs.examples) as kept:
-        with _written(outputs.rejected) as rejected, processes(n_workers) as ordered:
+    with atomic_writer(outputs.examples) as kept:
+        with atomic_writer(outputs.rejected) as rejected, processes(n_workers) as ordered:
             for number, source in enumerate(sources):
                 opened = open_source(source, f"data.sources[{number}]", additions)
                 converted = _converted(opened, ordered)
@@ -121,12 +120,6 @@ def _write(
         ingested.tally.add(part.tally)
         ingested.meta_keys |= part.meta_keys
         yield from range(part.tally.n_kept + part.tally.n_rejected)
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[BinaryIO]:
-    with atomic_file(path) as temporary, temporary.open("wb") as file:
-        yield file
 
 
 def _note(opened: Opened, left_out: set[str]) -> str:

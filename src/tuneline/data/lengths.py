@@ -8,7 +8,7 @@ from tuneline.config.schema import LengthRuleConfig
 from tuneline.data.finding import Finding, Rule, each
 from tuneline.data.records import Example, Message, contents, message_texts
 from tuneline.data.token_counts import CountTokens, token_counter
-from tuneline.data.turns import place, turns
+from tuneline.data.turns import place
 
 _VISIBLE = re.compile(r"[^\s\u00ad\u200b-\u200f\u2028-\u202f\u2060-\u2064\ufeff]")
 # NFKC makes 33 bytes of the 3 bytes of U+FDFA; no normalisation that tokenizers use makes more of a character.
@@ -39,7 +39,7 @@ def length_rule(settings: LengthRuleConfig) -> Rule:
 def _empty(example: Example) -> Finding:
     if example.text is not None:
         return None if _VISIBLE.search(example.text) else "the text is empty"
-    for index, message in enumerate(turns(example)):
+    for index, message in enumerate(example.turns):
         if not _VISIBLE.search(message.content) and not message.tool_calls:
             return f"{place(example, index)} is empty"
     return None
@@ -49,7 +49,7 @@ def _out_of_bounds(example: Example, settings: LengthRuleConfig) -> Finding:
     if example.text is not None:
         sizes: Iterable[int] = (len(example.text),)
     else:
-        sizes = (_n_chars(message, settings.min_chars) for message in turns(example))
+        sizes = (_n_chars(message, settings.min_chars) for message in example.turns)
     for index, size in enumerate(sizes):
         if not settings.min_chars <= size <= settings.max_chars:
             allowed = f"allowed are {settings.min_chars} to {settings.max_chars}"

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import orjson
 
 from tuneline.errors import DataError
-from tuneline.output import atomic_file
+from tuneline.output import atomic_writer
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 Role = Literal["system", "user", "assistant", "tool"]
@@ -67,6 +67,11 @@ class Example:
         if self.label is not None:
             return "labelled"
         return "conversation" if self.messages and self.messages[-1].role == "assistant" else "prompt"
+
+    @property
+    def turns(self) -> tuple[Message, ...]:
+        """Every message, the better continuation of a preference pair before the worse one; none for a raw text."""
+        return self.messages + self.chosen + self.rejected if self.chosen else self.messages
 
     @property
     def place(self) -> str:
@@ -127,7 +132,7 @@ def contents(example: Example) -> list[str]:
     """Every text of the example in order: the raw text, or each message's content and its calls' arguments."""
     if example.text is not None:
         return [example.text]
-    turns = _turns(example)
+    turns = example.turns
     if any([message.tool_calls for message in turns]):  # noqa: C419  (for a handful a list is faster)
         return [text for message in turns for text in message_texts(message)]
     return [message.content for message in turns]  # twice as fast, and every rule comes here
@@ -184,10 +189,6 @@ def as_line(row: Mapping[str, Json]) -> bytes:
 def rejection(example: Example, stage: str, rule: str, reason: str) -> Rejected:
     """The example as a row that a stage took out."""
     return Rejected(example.source, example.line, stage, rule, reason, as_json(example), example.file)
-
-
-def _turns(example: Example) -> tuple[Message, ...]:
-    return example.messages + example.chosen + example.rejected if example.chosen else example.messages
 
 
 def message_texts(message: Message) -> Iterator[str]:
@@ -266,7 +267,7 @@ def write_rejected(path: Path, rejected: Iterable[Rejected]) -> None:
 
 def iterate_examples(path: Path) -> Iterator[Example]:
     """Read what `write_examples` wrote, one at a time. Raises `DataError` with file:line for a line that is none."""
-    for row, place in _read_objects(path):
+    for row, place in read_objects(path):
         yield example_from(row, place)
 
 
@@ -277,7 +278,7 @@ def read_examples(path: Path) -> list[Example]:
 
 def iterate_rejected(path: Path) -> Iterator[Rejected]:
     """Read what `write_rejected` wrote, one at a time. Raises `DataError` with file:line for a line that is none."""
-    for row, place in _read_objects(path):
+    for row, place in read_objects(path):
         yield _rejected(row, place)
 
 
@@ -302,11 +303,12 @@ def rejected_as_json(row: Rejected) -> dict[str, Json]:
 
 
 def _write_lines(path: Path, rows: Iterable[dict[str, Json]]) -> None:
-    with atomic_file(path) as temporary, temporary.open("wb") as file:
+    with atomic_writer(path) as file:
         file.writelines(as_line(row) for row in rows)
 
 
-def _read_objects(path: Path) -> Iterator[tuple[dict[str, Json], str]]:
+def read_objects(path: Path) -> Iterator[tuple[dict[str, Json], str]]:
+    """(object, file:line) of every line. Raises `DataError` with file:line for a line that is no object."""
     try:
         file = path.open("rb")
     except OSError as error:

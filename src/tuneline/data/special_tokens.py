@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tuneline.config.schema import SpecialTokensRuleConfig
 from tuneline.data.finding import Finding, Rule, each
 from tuneline.data.records import Example, Json, Message, message_texts
-from tuneline.data.turns import place, turns
+from tuneline.data.turns import place
 
 
 def special_tokens_rule(settings: SpecialTokensRuleConfig) -> Rule:
@@ -29,7 +29,7 @@ def _spelled(example: Example, tokens: re.Pattern[str], firsts: list[str]) -> Fi
     if example.text is not None:
         found = _find(example.text, tokens, firsts)
         return f"the text spells the control token {found}" if found else None
-    for index, message in enumerate(turns(example)):
+    for index, message in enumerate(example.turns):
         if found := _find(_written(message), tokens, firsts):
             return f"{place(example, index)} spells the control token {found}"
     if example.tools and (found := _find(json.dumps(example.tools, ensure_ascii=False), tokens, firsts)):

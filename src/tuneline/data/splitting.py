@@ -23,7 +23,7 @@ from tuneline.data.records import Example, as_line, example_from, parse_object, 
 from tuneline.data.shingles import offsets_of
 from tuneline.data.sides import SIDES, Rows, Side, StoredRows, all_rows, examples_at, scan
 from tuneline.errors import DataError
-from tuneline.output import atomic_file
+from tuneline.output import atomic_writer
 
 _HANDED_ON = "a teacher made it from a row of which is true:"
 _PART_BYTES = 2**21  # small enough that the last parts end together
@@ -222,7 +222,7 @@ def write_sides(folder: Path, divided: Divided, mixed: Mixed) -> None:
 
 def write_pairs(path: Path, divided: Divided) -> None:
     """Write a training row and a held-out one that it gives away a line; a row has as many lines as such pairs."""
-    with atomic_file(path) as temporary, temporary.open("wb") as file:
+    with atomic_writer(path) as file:
         for row, pairs in divided.contaminated():
             file.writelines(as_line(pair_as_json(pair, row, divided.held_out[pair.held_out])) for pair in pairs)
 

@@ -3,15 +3,8 @@
 from tuneline.data.records import Example, Message
 
 
-def turns(example: Example) -> tuple[Message, ...]:
-    """Every message, the better continuation of a preference pair before the worse one; none for a raw text."""
-    if example.chosen:
-        return example.messages + example.chosen + example.rejected
-    return example.messages
-
-
 def learned(example: Example) -> tuple[Message, ...]:
-    """The messages that a model learns to follow, at the places they have in `turns`.
+    """The messages that a model learns to follow, at the places they have in `Example.turns`.
 
     The worse continuation of a preference pair and an answer labelled undesirable are there to be avoided: a rule on
     the quality of answers must not take the row for them.
@@ -21,10 +14,10 @@ def learned(example: Example) -> tuple[Message, ...]:
 
 
 def place(example: Example, index: int) -> str:
-    """What a reason calls the message at `turns(example)[index]`."""
+    """What a reason calls the message at `example.turns[index]`."""
     if example.text is not None:
         return "the text"
-    role = turns(example)[index].role
+    role = example.turns[index].role
     n_common, n_chosen = len(example.messages), len(example.chosen)
     if index < n_common:
         return f"message {index + 1} ({role})"

@@ -10,7 +10,6 @@ from itertools import pairwise
 
 from tuneline.data.finding import Changed, Finding, Rule, each
 from tuneline.data.records import Example, Message, with_id
-from tuneline.data.turns import turns
 
 # No-break and typographic spaces. The ideographic space U+3000 is the indentation of Chinese and Japanese.
 _ODD_SPACES = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f"
@@ -64,7 +63,7 @@ def _tidied(example: Example) -> Finding:
     if example.text is not None:
         text = tidy(example.text)
         return None if text == example.text else _changed(replace(example, text=text))
-    if not any(_suspect(message.content) for message in turns(example)):
+    if not any(_suspect(message.content) for message in example.turns):
         return None
     parts = [tuple(map(_tidied_message, part)) for part in (example.messages, example.chosen, example.rejected)]
     if parts == [example.messages, example.chosen, example.rejected]:

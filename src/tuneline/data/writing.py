@@ -1,11 +1,9 @@
 """What cleaning writes in the end: the rows that stay, those that go with their reasons, and the clusters of copies."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -17,7 +15,7 @@ from tuneline.data.parallel import Ordered
 from tuneline.data.parts import Part
 from tuneline.data.records import Json, as_line, id_of, rejected_as_json, rejection
 from tuneline.data.shingles import offsets_of
-from tuneline.output import atomic_file
+from tuneline.output import atomic_writer
 
 Check = Callable[[Tally], None]
 
@@ -35,8 +33,8 @@ def write_parts(parts: Sequence[Part], copies: Removed, outputs: Outputs, check:
     """Write the parts' rows but for the copies; `check` as for `clean_files`."""
     rows = _Numbered(parts)
     tally = Tally()
-    with _written(outputs.examples) as kept:
-        with _written(outputs.rejected) as rejected, _written(outputs.clusters) as clusters:
+    with atomic_writer(outputs.examples) as kept:
+        with atomic_writer(outputs.rejected) as rejected, atomic_writer(outputs.clusters) as clusters:
             work = ((part, why) for part, why in zip(parts, _by_part(rows, copies), strict=True))
             for part, gone, (counts, lines) in zip(
                 parts, rows.of_parts(copies.rows), ordered(_rejected_lines, work), strict=True
@@ -47,12 +45,6 @@ def write_parts(parts: Sequence[Part], copies: Removed, outputs: Outputs, check:
             clusters.writelines(as_line(cluster) for cluster in _clusters(rows, copies))
         check(tally)  # a failed run leaves the reasons behind, but no examples
     return tally
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[BinaryIO]:
-    with atomic_file(path) as temporary, temporary.open("wb") as file:
-        yield file
 
 
 class _Numbered:

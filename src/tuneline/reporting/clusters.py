@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from heapq import nsmallest
 from pathlib import Path
 
-from tuneline.data.records import Json
+from tuneline.data.records import Json, read_objects
 from tuneline.errors import DataError
-from tuneline.reporting.lines import read_objects
 from tuneline.reporting.showing import escaped
 
 N_LARGEST = 20

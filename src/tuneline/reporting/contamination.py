@@ -4,9 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tuneline.data.records import Json
+from tuneline.data.records import Json, read_objects
 from tuneline.errors import DataError
-from tuneline.reporting.lines import read_objects
 from tuneline.reporting.showing import escaped, shown
 
 MAX_PAIRS = 1000  # in the table; all of them are counted

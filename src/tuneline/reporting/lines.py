@@ -1,28 +1,15 @@
-"""Files of lines: objects that a stage wrote, and tables for people and `dvc plots`."""
+"""Tables for people and `dvc plots`."""
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from tuneline.data.records import Json, parse_object
-from tuneline.errors import DataError
 from tuneline.reporting.showing import escaped
 
 Cell: TypeAlias = str | int | float
 # What a spreadsheet takes for the start of a formula, with the wide forms (OWASP, CSV injection).
 _FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-
-
-def read_objects(path: Path) -> Iterator[tuple[dict[str, Json], str]]:
-    """(object, file:line) of every line. Raises `DataError` with file:line for a line that is no object."""
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); run the stage that writes it") from None
-    with file:
-        for number, line in enumerate(file, 1):
-            yield parse_object(line, f"{path}:{number}"), f"{path}:{number}"
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
