@@ -12,7 +12,7 @@ import sys
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -108,7 +108,8 @@ def test_nothing_is_merged_into_a_quantised_base(broken_adapter: Path, base: Pat
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    packed, settings = tmp_path / "packed", BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32)
+    packed, untyped = tmp_path / "packed", cast("Any", BitsAndBytesConfig)
+    settings = untyped(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32)
     AutoModelForCausalLM.from_pretrained(base, quantization_config=settings).save_pretrained(packed)
     save_tokenizer(packed)
     change_json(broken_adapter / "adapter_config.json", base_model_name_or_path=str(packed))
