@@ -22,7 +22,7 @@ def test_the_file_is_whole_and_the_same_for_a_seed(tmp_path: Path) -> None:
     assert Tensor("blk.0.attn_k.weight", (256, 128), "F16") in header.tensors
     layout = read_layout(tmp_path / "a")
     assert layout.tensors == header.tensors
-    assert layout.metadata == header.metadata | {"tokenizer.ggml.tokens": [], "tokenizer.ggml.merges": []}
+    assert layout.metadata == {**header.metadata, "tokenizer.ggml.tokens": [], "tokenizer.ggml.merges": []}
     last = header.tensors[-1]
     assert last == Tensor("output_norm.weight", (256,), "F32")
     assert len(first) % 32 == 0
