@@ -229,10 +229,10 @@ def save_adapter(base: Path, folder: Path, **settings: Any) -> None:
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(task_type="CAUSAL_LM", **settings))
     torch.manual_seed(1)
     for name, weight in model.named_parameters():
-        if "lora_A" in name or "lora_B" in name or "trainable_tokens" in name:
-            torch.nn.init.normal_(weight, std=0.05)
-        if "lora_magnitude" in name:
+        if "lora_magnitude" in name:  # DoRA's: near the norms that it starts from
             weight.data *= 1 + 0.1 * torch.rand_like(weight)
+        elif "lora_" in name or "trainable_tokens" in name:
+            torch.nn.init.normal_(weight, std=0.05)
     model.save_pretrained(str(folder))
     save_tokenizer(folder)
 

@@ -228,6 +228,7 @@ MINIATURES: dict[str, Miniature] = {
         "Gemma3ForCausalLM", _GEMMA, GEMMA_TURNS, ("<end_of_turn>", "<eos>"), "Gemma",
         {"tie_word_embeddings": True, "num_hidden_layers": 6, "head_dim": 64, "query_pre_attn_scalar": 64,
          "num_attention_heads": 4, "num_key_value_heads": 1, "sliding_window": 16},
+        {"lora_alpha": 16},  # its norms behind every block leave little of a smaller one
     ),
     "phi3": Miniature(
         "Phi3ForCausalLM", _PHI3, PHI3_TURNS, ("<|end|>", "<|endoftext|>"), "Phi 3",
@@ -296,14 +297,14 @@ def save_adapter(miniature: Miniature, base: Path, folder: Path) -> None:
 
     from tuneline.model.loading import load_tokenizer
 
-    settings = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules="all-linear", **miniature.lora)
+    settings = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear", **{"lora_alpha": 8} | miniature.lora)
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), settings)
     torch.manual_seed(1)
     for name, weight in model.named_parameters():
-        if "lora_A" in name or "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.05)
         if "lora_magnitude" in name:  # DoRA's: near the norms that it starts from
             weight.data *= 1 + 0.1 * torch.rand_like(weight)
+        elif "lora_" in name:
+            torch.nn.init.normal_(weight, std=0.05)
     model.save_pretrained(str(folder))
     load_tokenizer(base_config(miniature, base)).save_pretrained(folder)
 

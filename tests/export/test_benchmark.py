@@ -7,7 +7,7 @@ import pytest
 from tuneline.benchmarks.random_gguf import Shape, write_random_gguf
 from tuneline.commands.main import dispatch
 from tuneline.errors import BudgetError
-from tuneline.export.header import Tensor, read_header
+from tuneline.export.header import Tensor, read_header, read_layout
 
 SMALL = Shape(n_layers=1, hidden=256, intermediate=512, n_heads=4, n_kv_heads=2, n_vocab=300, n_merges=20)
 
@@ -20,6 +20,9 @@ def test_the_file_is_whole_and_the_same_for_a_seed(tmp_path: Path) -> None:
     header = read_header(tmp_path / "a")
     assert header.metadata["tokenizer.ggml.tokens"] == [f"token {i}" for i in range(300)]
     assert Tensor("blk.0.attn_k.weight", (256, 128), "F16") in header.tensors
+    layout = read_layout(tmp_path / "a")
+    assert layout.tensors == header.tensors
+    assert layout.metadata == {**header.metadata, "tokenizer.ggml.tokens": [], "tokenizer.ggml.merges": []}
     last = header.tensors[-1]
     assert last == Tensor("output_norm.weight", (256,), "F32")
     assert len(first) % 32 == 0

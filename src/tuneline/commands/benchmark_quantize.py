@@ -29,6 +29,7 @@ def execute(arguments: argparse.Namespace) -> None:
             write_random_gguf(source, LLAMA_3_2_1B, seed=0)
         for quant in quants:
             result = compare(source, Path(folder), quant, arguments.repeats)
-            stage, bare = median(result.stage), median(result.bare)
-            runs = ", ".join(f"{ours:.2f}/{theirs:.2f}" for ours, theirs in zip(result.stage, result.bare, strict=True))
-            print(f"{quant:8} stage {stage:7.2f} s   bare call {bare:7.2f} s   ratio {result.ratio:.3f}   ({runs})")
+            stage, bare = (median(run.seconds for run in runs) for runs in (result.stage, result.bare))
+            runs = ", ".join(f"{a.seconds:.2f}/{b.seconds:.2f}" for a, b in zip(result.stage, result.bare, strict=True))
+            ratios = f"ratio {result.ratio:.3f}   of processor time {result.cpu_ratio:.3f}"
+            print(f"{quant:8} stage {stage:7.2f} s   bare call {bare:7.2f} s   {ratios}   ({runs})", flush=True)

@@ -10,7 +10,7 @@ import llama_cpp
 from tuneline.config.explain import did_you_mean
 from tuneline.config.schema import GgufType, QuantType
 from tuneline.errors import ConfigError, ModelError
-from tuneline.export.header import Header, Tensor, read_header
+from tuneline.export.header import Header, Tensor, read_layout
 from tuneline.export.importance import Importance
 from tuneline.export.room import check_room, quantised_bytes
 from tuneline.export.runtime import quiet
@@ -92,7 +92,7 @@ def quant_type(name: str) -> QuantType:
 
 def check_file_type(gguf: Path, wanted: GgufType) -> None:
     """Raise `ModelError` when the file says that it is of another type than its name."""
-    found = read_header(gguf).metadata["general.file_type"]
+    found = read_layout(gguf).metadata["general.file_type"]
     if found != FILE_TYPES[wanted]:
         names = [name for name, number in FILE_TYPES.items() if number == found]
         raise ModelError(f"{gguf}: it is of type {', '.join(names) or found}, not {wanted}; quantise it again")
@@ -100,7 +100,7 @@ def check_file_type(gguf: Path, wanted: GgufType) -> None:
 
 def describe(gguf: Path, quant: QuantType) -> str:
     """One line: what types the tensors really have, and how many matrices could not have `quant`."""
-    header = read_header(gguf)
+    header = read_layout(gguf)
     types = ", ".join(f"{n} {name}" for name, n in sorted(Counter(t.type for t in header.tensors).items()))
     misfits = len(fallback_tensors(header, quant))
     note = f"; {misfits} fell back to another type: their rows are no multiple of {_block(quant)}" if misfits else ""
@@ -113,7 +113,7 @@ def n_fallback_tensors(gguf: Path, gguf_type: GgufType) -> int:
         case "f32" | "f16" | "bf16":
             return 0
         case quant:
-            return len(fallback_tensors(read_header(gguf), quant))
+            return len(fallback_tensors(read_layout(gguf), quant))
 
 
 def fallback_tensors(header: Header, quant: QuantType) -> list[Tensor]:
@@ -122,7 +122,7 @@ def fallback_tensors(header: Header, quant: QuantType) -> list[Tensor]:
 
 
 def _check_source(source: Path, quant: QuantType) -> None:
-    header = read_header(source)
+    header = read_layout(source)
     matrices, misfits = _matrices(header), fallback_tensors(header, quant)
     if len(misfits) == len(matrices):
         rows = sorted({tensor.shape[0] for tensor in misfits})
