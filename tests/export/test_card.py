@@ -35,12 +35,14 @@ def test_card_has_the_hubs_front_matter() -> None:
 
 
 def test_card_speaks_of_the_adapter_alone_only_when_it_is_shipped() -> None:
-    it, figures = experiment(), {"adapter_size_mib": 0.4, "kl_mean_nats": 2e-6, "top1_agreement": 1.0}
+    it, own = experiment(), {"adapter_size_mib": 0.4, "kl_mean_nats": 2e-6, "top1_agreement": 1.0}
+    figures = {**reports().verified["f16"], **own}
     with_lora = replace(it, export=it.export.model_copy(update={"lora_base": "f16"}))
     text = card(with_lora, replace(reports(), lora=figures))
     assert "`lora/` holds the adapter alone (0.4 MiB) and the base in f16" in text
     assert "KL 2e-06 nats" in text
     assert "tuneline serve . --lora" in text
+    assert "| adapter -> lora_on_f16 | " in text
     assert "lora/" not in card(it, reports())
 
 
