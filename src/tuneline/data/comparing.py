@@ -28,7 +28,7 @@ from tuneline.data.records import Example
 from tuneline.data.shingles import offsets_of
 
 SET_RULES = ("exact_duplicates", "folded_duplicates", "near_duplicates")
-_GROUPED_ROWS = 2000  # candidates compared in one piece of work, unless one group has more
+_GROUPED_ROWS = 500  # candidates compared in one piece of work, unless one group has more
 _READ_ROWS = 500  # candidates whose texts are in memory at a time
 
 
