@@ -3,15 +3,17 @@
 from tuneline.config.params import read_params
 from tuneline.entry import run, stage_arguments
 from tuneline.evaluation.harness import find_task, run_task, stay_offline_for
+from tuneline.model.devices import take_devices
 from tuneline.output import write_metrics
 
 
 def main() -> None:
     args = stage_arguments(__doc__, "tasks_folder", "tuned", "out", names=("task",))
     params = read_params(args.params)
+    take_devices(params.hardware.device, params.hardware.num_devices)
     stay_offline_for(args.task, args.tasks_folder, params.model)
     tasks = find_task(args.task, args.tasks_folder)
-    # imported late: the Hugging Face libraries look at the network switch when they are imported
+    # imported late: the Hugging Face libraries look at the network switch, bitsandbytes opens every GPU that it sees
     from tuneline.model.adapters import load_tuned
     from tuneline.model.loading import load_tokenizer_from
 

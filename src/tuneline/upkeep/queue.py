@@ -137,6 +137,15 @@ class _Workers:
         self.task_ids = {task["id"] for tasks in answers.values() for task in tasks}
 
 
+def hindrance(repo: Repo) -> list[str]:
+    """Why DVC cannot run a queued experiment here: it writes the cache's name into the experiment's folder, in ASCII
+    (dvc/repo/experiments/executor/local.py, _update_config)."""
+    cache = str(repo.cache.local_cache_dir)
+    if cache.isascii():
+        return []
+    return [f"{cache}: not ASCII, so that every queued experiment will fail; `dvc cache dir --local DIR` names another"]
+
+
 def living_workers(queue: Queue) -> list[int]:
     """Processes that take what waits."""
     # the name that DVC gives the workers of a queue (dvc/repo/experiments/queue/celery.py, _spawn_worker)
