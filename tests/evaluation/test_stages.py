@@ -106,7 +106,7 @@ def test_evaluate_refuses_bad_input_before_it_loads_a_model(
     def load(*_: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(evaluate, "load_base", load)
+    monkeypatch.setattr("tuneline.model.loading.load_base", load)
     break_it()
     with pytest.raises(TunelineError, match=message):
         stage(evaluate.main, EVALUATE, monkeypatch)

@@ -123,6 +123,15 @@ def test_a_machine_without_a_driver_has_nothing_to_lock(start: Start, tmp_path: 
     assert [said(start(PATH=str(tmp_path))) for _ in range(2)] == ["visible: None"] * 2
 
 
+@pytest.mark.parametrize("stage", ["train", "evaluate", "harness"])
+def test_a_stage_imports_no_torch_before_it_has_taken_its_device(stage: str, pytestconfig: pytest.Config) -> None:
+    """CUDA reads CUDA_VISIBLE_DEVICES once, when it is first asked, and bitsandbytes asks when it is imported."""
+    code = f"import sys, tuneline.stages.{stage}; print({{'torch', 'peft', 'bitsandbytes'}} & set(sys.modules))"
+    environment = {**os.environ, "PYTHONPATH": str(pytestconfig.rootpath / "src")}
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert ran.stdout == "set()\n"
+
+
 def test_the_instances_of_a_split_gpu_are_devices_and_the_gpu_is_none() -> None:
     assert parsed_gpus(SPLIT) == ("MIG-11", "MIG-22", "GPU-bb")
     assert parsed_gpus("No devices found.") == ()

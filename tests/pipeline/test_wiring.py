@@ -141,6 +141,18 @@ def test_nothing_but_stages_and_commands_imports_stages() -> None:
         assert imports_stage == [], module
 
 
+GPU_OPENERS = ("tuneline.model.adapters", "tuneline.model.methods")  # import PEFT, and that bitsandbytes
+
+
+def test_a_stage_that_opens_gpus_takes_its_own_first_or_sees_none() -> None:
+    for name, stage in stages_of(DVC).items():
+        module = stage_module(stage)
+        text = module_path(module, SOURCE).read_text(encoding="utf-8")
+        if closure(module, SOURCE) & set(GPU_OPENERS) and not stage["cmd"].startswith("CUDA_VISIBLE_DEVICES= "):
+            taken, late = text.find("    take_devices("), text.find("    from tuneline.model.adapters")
+            assert 0 < taken < max(late, text.find("    from tuneline.model.methods")), name
+
+
 def test_stages_are_sentences() -> None:
     for module in modules("stages"):
         assert len(module_path(module, SOURCE).read_text(encoding="utf-8").splitlines()) <= 60, module

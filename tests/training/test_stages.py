@@ -168,7 +168,7 @@ def test_a_training_whose_checkpoints_do_not_fit_the_disk_is_refused_before_its_
     inspect(monkeypatch, "pretrain")
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
-    monkeypatch.setattr("tuneline.stages.train.train", None)
+    monkeypatch.setattr("tuneline.training.loop.train", None)
     with pytest.raises(EnvironmentProblem, match=r"needs up to [\d,]+ bytes, 1,000 are free"):
         train(monkeypatch, "pretrain", "models/base/tiny")
 
@@ -185,14 +185,14 @@ def test_trainings_that_never_ended_are_bounded_when_another_starts(
 
 
 def test_a_log_that_cannot_be_written_leaves_no_adapter(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import tuneline.stages.train
+    import tuneline.training.loop
     from tuneline.training.loop import Outcome
 
     def broken(*args: Any) -> Outcome:
         return Outcome({"log_history": [{"step": 1, "loss": float("nan")}]}, {})
 
     inspect(monkeypatch, "pretrain")
-    monkeypatch.setattr(tuneline.stages.train, "train", broken)
+    monkeypatch.setattr(tuneline.training.loop, "train", broken)
     with pytest.raises(ValueError, match="not JSON compliant"):
         train(monkeypatch, "pretrain", "models/base/tiny")
     assert not (project / "models/phase").exists()

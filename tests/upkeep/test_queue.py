@@ -5,13 +5,14 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tuneline.commands.queue import account
 from tuneline.errors import ConfigError
-from tuneline.upkeep.queue import Experiment, State, choose, told
+from tuneline.upkeep.queue import Experiment, State, choose, hindrance, told
 
 PATIENCE_S = 120
 WORKERS = (
@@ -57,6 +58,12 @@ def test_the_reason_is_the_line_that_tells_most(log: str, line: str, tmp_path: P
     (tmp_path / "log").write_text(log, encoding="utf-8")
     assert told(tmp_path / "log").startswith(line)
     assert told(tmp_path / "none") == "it left no log"
+
+
+@pytest.mark.parametrize(("cache", "n_lines"), [("/a b/cache", 0), ("/prüfung/cache", 1)])
+def test_a_cache_whose_name_dvc_cannot_write_is_named_before_experiments_fail(cache: str, n_lines: int) -> None:
+    repo = SimpleNamespace(cache=SimpleNamespace(local_cache_dir=cache))
+    assert [line.startswith(f"{cache}: not ASCII") for line in hindrance(repo)] == [True] * n_lines
 
 
 class Queue:

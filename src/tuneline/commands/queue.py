@@ -5,7 +5,7 @@ import argparse
 from dvc.repo import Repo  # type: ignore[import-untyped]  # DVC ships no types
 
 from tuneline.errors import ConfigError
-from tuneline.upkeep.queue import Experiment, choose, experiments, living_workers, requeue
+from tuneline.upkeep.queue import Experiment, choose, experiments, hindrance, living_workers, requeue
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def execute(arguments: argparse.Namespace) -> None:
     with Repo() as repo:
         match arguments.action:
             case "status":
-                lines = account(experiments(repo))
+                lines = [*account(experiments(repo)), *hindrance(repo)]
             case "requeue":
                 lines = _requeue(repo, arguments.names, arguments.failed)
         n_workers = len(living_workers(repo.experiments.celery_queue))

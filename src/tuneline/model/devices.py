@@ -1,7 +1,8 @@
 """One GPU, one job: an accelerator belongs to one process at a time, however many of them run.
 
-A job locks its devices before PyTorch sees them, and shows PyTorch no others (CUDA_VISIBLE_DEVICES). Locks are files of
-this user, one per device; the operating system lets go of them when the process ends, however it ends. A CPU is shared.
+A job locks its devices before PyTorch sees them, and shows PyTorch no others: CUDA reads CUDA_VISIBLE_DEVICES once,
+when it is first asked, and bitsandbytes asks when it is imported, and opens all it sees. Locks are files of this user,
+one per device; the operating system lets go of them when the process ends, however it ends. A CPU is shared.
 No torch here.
 """
 

@@ -2,13 +2,11 @@
 
 from tuneline.config.params import read_params
 from tuneline.entry import run, stage_arguments
-from tuneline.evaluation.answering import answer_all, encode_questions, write_answers
 from tuneline.evaluation.heldout import read_heldout
 from tuneline.evaluation.metrics import comparison_metrics, prefixed
 from tuneline.evaluation.picture import draw_scores
 from tuneline.evaluation.tasks import make_scorer
-from tuneline.model.adapters import bare_model, load_tuned
-from tuneline.model.loading import load_base, load_tokenizer, load_tokenizer_from
+from tuneline.model.devices import take_devices
 from tuneline.output import write_metrics
 
 
@@ -16,6 +14,12 @@ def main() -> None:
     args = stage_arguments(__doc__, "test", "tuned", "resources", "predictions", "metrics", "speed", "picture")
     params = read_params(args.params)
     model, hardware, quantization = params.model, params.hardware, params.quantization
+    take_devices(hardware.device, hardware.num_devices)
+    # imported late: bitsandbytes opens every GPU that it sees
+    from tuneline.evaluation.answering import answer_all, encode_questions, write_answers
+    from tuneline.model.adapters import bare_model, load_tuned
+    from tuneline.model.loading import load_base, load_tokenizer, load_tokenizer_from
+
     # Everything that can be wrong with the rows is found before a model is loaded.
     examples = read_heldout(args.test, params.eval.max_examples)
     scorer = make_scorer(params.eval.task, examples, args.resources, params.eval.statement_timeout_s)

@@ -7,22 +7,9 @@ from tuneline.config.params import read_params
 from tuneline.entry import run, stage_arguments
 from tuneline.export.room import check_room
 from tuneline.model.devices import take_devices
-from tuneline.model.loading import load_tokenizer
-from tuneline.model.memory import check_memory
-from tuneline.model.methods import initial_model
-from tuneline.model.saving import save_model
 from tuneline.output import atomic_folder, write_metrics, write_text
-from tuneline.training.checkpoints import (
-    KEEPING,
-    checkpoint_folder,
-    drop_oldest,
-    fingerprint,
-    needed_bytes,
-    size_bytes,
-)
+from tuneline.training import checkpoints as keeping
 from tuneline.training.interruption import end_with_parent
-from tuneline.training.loop import train
-from tuneline.training.tokens import read_tokens
 from tuneline.training.tracking import tracked_run
 
 
@@ -31,20 +18,29 @@ def main() -> None:
     args = stage_arguments(__doc__, "tokens", "init", "checkpoints", "out", "log", "speed", names=("phase",))
     end_with_parent()
     params = read_params(args.params)
-    take_devices(params.hardware.device, params.hardware.num_devices)  # waiting for them is no part of the speed
+    take_devices(params.hardware.device, params.hardware.num_devices)
     started = time.perf_counter()
+    # imported late: bitsandbytes opens every GPU that it sees
+    from tuneline.model.loading import load_tokenizer
+    from tuneline.model.memory import check_memory
+    from tuneline.model.methods import initial_model
+    from tuneline.model.saving import save_model
+    from tuneline.training.loop import train
+    from tuneline.training.tokens import read_tokens
+
     phase = params.recipe.phases[args.phase]
     settings, hardware, seed = params.train, params.hardware, params.seed
     what = (phase, params.model, params.method, params.lora, params.quantization, hardware)
-    values = [settings.model_dump(exclude=set(KEEPING)), seed, *(part and part.model_dump() for part in what)]
+    values = [settings.model_dump(exclude=set(keeping.KEEPING)), seed, *(part and part.model_dump() for part in what)]
     rows = {split: read_tokens(args.tokens / f"{split}.parquet") for split in ("train", "val")}
     check_memory(params.model, params.method, params.lora, params.quantization, hardware, phase.max_length)
-    with checkpoint_folder(args.checkpoints / fingerprint(values, [args.tokens, args.init])) as checkpoints:
-        drop_oldest(args.checkpoints, settings.unfinished_kept, settings.unfinished_max_gib)
+    fingerprint = keeping.fingerprint(values, [args.tokens, args.init])
+    with keeping.checkpoint_folder(args.checkpoints / fingerprint) as checkpoints:
+        keeping.drop_oldest(args.checkpoints, settings.unfinished_kept, settings.unfinished_max_gib)
         tokenizer = load_tokenizer(params.model)
         model = initial_model(args.init, params.model, params.method, params.lora, params.quantization, hardware, seed)
-        n_trained = model.num_parameters(only_trainable=True)
-        check_room(checkpoints / "new", needed_bytes(n_trained, settings, hardware) - size_bytes(checkpoints))
+        needed_bytes = keeping.needed_bytes(model.num_parameters(only_trainable=True), settings, hardware)
+        check_room(checkpoints / "new", needed_bytes - keeping.size_bytes(checkpoints))
         with tracked_run(params.tracking, args.phase, phase.model_dump()) as report_to:
             outcome = train(
                 model, tokenizer, rows["train"], rows["val"], phase, settings, hardware, seed, report_to, checkpoints

@@ -7,6 +7,7 @@ that was killed says nothing, so that the processes themselves are looked at.
 import hashlib
 import shutil
 import signal
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from tuneline.upkeep.processes import is_alive, with_words, working_in
 State = Literal["waiting", "running", "succeeded", "failed"]
 STATES: tuple[State, ...] = ("waiting", "running", "failed", "succeeded")
 LOG_END_BYTES = 64 * 1024  # of a log: what is looked at for the reason
+SECOND_LOOK_SECONDS = 2
+DIED = "its worker died"
 ANSWER_SECONDS = 10  # that a worker on a busy machine may take to say what it does
 
 Queue = Any  # dvc.repo.experiments.queue.celery.LocalCeleryQueue
@@ -62,11 +65,17 @@ def experiments(repo: Repo) -> list[Experiment]:
     # Waiting ones before those that a worker took: one that is taken in between is seen twice, and not missed.
     for task in _tasks(queue.celery.iter_queued()):
         found[task.entry.stash_rev] = _experiment(task, "waiting", "")
-    taken = list(_tasks(queue.celery.iter_processed()))
-    workers = _Workers(queue) if any(not _is_done(queue, task) for task in taken) else None
-    for task in taken:
-        found[task.entry.stash_rev] = _taken(queue, task, workers)
+    taken = {task.entry.stash_rev: task for task in _tasks(queue.celery.iter_processed())}
+    found |= _looked_at(queue, taken)
+    if doubtful := {rev: task for rev, task in taken.items() if found[rev].reason == DIED}:
+        time.sleep(SECOND_LOOK_SECONDS)  # it may just have begun, or ended
+        found |= _looked_at(queue, doubtful)
     return sorted(found.values(), key=lambda one: (STATES.index(one.state), one.name))
+
+
+def _looked_at(queue: Queue, taken: dict[str, Task]) -> dict[str, Experiment]:
+    workers = _Workers(queue) if any(not _is_done(queue, task) for task in taken.values()) else None
+    return {rev: _taken(queue, task, workers) for rev, task in taken.items()}
 
 
 def _tasks(messages: Iterable[Any]) -> Iterator[Task]:
@@ -122,7 +131,7 @@ def _unfinished(queue: Queue, task: Task, workers: "_Workers") -> Experiment:
     if alive:
         said = f"its worker died, so that nobody will collect its result; stop it: kill {' '.join(map(str, alive))}"
         return _experiment(task, "running", said)
-    return _experiment(task, "failed", "its worker died")
+    return _experiment(task, "failed", DIED)
 
 
 class _Workers:
@@ -135,6 +144,15 @@ class _Workers:
             answers = queue.celery.control.inspect(timeout=ANSWER_SECONDS, limit=n_living).active() or {}
         self.all_answered = len(answers) >= n_living
         self.task_ids = {task["id"] for tasks in answers.values() for task in tasks}
+
+
+def hindrance(repo: Repo) -> list[str]:
+    """Why DVC cannot run a queued experiment here: it writes the cache's name into the experiment's folder, in ASCII
+    (dvc/repo/experiments/executor/local.py, _update_config)."""
+    cache = str(repo.cache.local_cache_dir)
+    if cache.isascii():
+        return []
+    return [f"{cache}: not ASCII, so that every queued experiment will fail; `dvc cache dir --local DIR` names another"]
 
 
 def living_workers(queue: Queue) -> list[int]:
