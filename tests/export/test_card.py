@@ -46,6 +46,17 @@ def test_card_speaks_of_the_adapter_alone_only_when_it_is_shipped() -> None:
     assert "lora/" not in card(it, reports())
 
 
+def test_card_tells_clients_the_system_prompt_and_how_to_run_what_is_shipped() -> None:
+    it = experiment()
+    data = it.data.model_copy(update={"system_prompt": 'Be "brief".'})
+    text = card(replace(it, data=data, export=it.export.model_copy(update={"vllm": True})), reports())
+    assert r'Clients send this system prompt, as in training: "Be \"brief\"."' in text
+    assert "\nvllm serve vllm " in text
+    plain = card(replace(it, export=it.export.model_copy(update={"vllm": False})), reports())
+    assert "system prompt, as" not in plain
+    assert "vllm serve" not in plain
+
+
 def test_card_of_a_hub_model_names_repository_and_commit() -> None:
     it = experiment(name_or_path="Qwen/Qwen3-8B", revision=REVISION, tracked_path="conf/model/qwen3_8b.yaml")
     text = card(it, reports())

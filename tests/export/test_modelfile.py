@@ -148,6 +148,7 @@ def test_modelfile_has_file_stops_context_and_greedy_decoding() -> None:
         'PARAMETER stop "<|endoftext|>"',
         "PARAMETER num_ctx 2048",
         "PARAMETER temperature 0",
+        "PARAMETER repeat_penalty 1",
     }
 
 

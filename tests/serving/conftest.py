@@ -26,7 +26,8 @@ def record(folder: Path) -> Path:
     listed = {
         path.relative_to(folder).as_posix(): file_digests(path) | {"n_bytes": path.stat().st_size} for path in files
     }
-    content = {"files": listed, "settings": {"export": {"n_ctx": 64}, "model": {"name": "tiny"}}}
+    settings = {"export": {"n_ctx": 64}, "model": {"name": "tiny"}, "data": {"system_prompt": None}}
+    content = {"files": listed, "settings": settings}
     content["record_sha256"] = record_sha256(content)
     (folder / RECORD).write_text(json.dumps(content))
     return folder

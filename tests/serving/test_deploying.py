@@ -46,6 +46,10 @@ def deploy(folder: Folder, to: Path, keep: int = 3) -> Any:
     return deploying.deploy(cast("Source", folder), to, keep)
 
 
+def version(folder: Folder) -> str:
+    return deploying.version_name(cast("Source", folder))
+
+
 @pytest.fixture
 def first(tmp_path: Path) -> Folder:
     return Folder(write_package(tmp_path / "first", b"GGUF first"), FIRST)
@@ -74,6 +78,30 @@ def test_the_way_back_fetches_nothing(first: Folder, second: Folder, tmp_path: P
     assert (first.n_downloads, second.n_downloads) == (1, 1)
 
 
+def test_two_models_of_one_commit_do_not_stand_for_each_other(first: Folder, second: Folder, tmp_path: Path) -> None:
+    other = Folder(second.folder, FIRST, path="models/other")
+    for source, content in ((first, b"GGUF first"), (other, b"GGUF second"), (first, b"GGUF first")):
+        deploy(source, tmp_path / "to")
+        assert served(tmp_path / "to") == content
+    assert (first.n_downloads, other.n_downloads) == (1, 1)
+    assert version(first) == version(Folder(first.folder, FIRST, path="./models/deploy/"))
+
+
+def test_a_version_is_on_the_disk_with_its_name_and_record_before_current_moves(
+    first: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[Path] = []
+    point = deploying._point
+    monkeypatch.setattr(os, "fsync", lambda number: flushed.append(Path(f"/proc/self/fd/{number}").readlink()))
+    moved: list[list[Path]] = []
+    monkeypatch.setattr(deploying, "_point", lambda *paths: (moved.append([*flushed]), point(*paths)))
+    deploy(first, tmp_path / "to")
+    versions = tmp_path.resolve() / "to/.versions"
+    (before,) = moved
+    assert before[-1] == versions
+    assert {versions / version(first), versions / version(first) / "deployment.json"} <= set(before)
+
+
 def test_a_damaged_version_is_fetched_again(first: Folder, tmp_path: Path) -> None:
     verified = deploy(first, tmp_path / "to")
     verified.gguf.write_bytes(b"GGUF damaged")
@@ -97,7 +125,7 @@ def test_a_fetched_folder_that_is_not_as_recorded_is_not_deployed(
     with pytest.raises(ModelError, match=r"tiny\.gguf: changed"):
         deploy(second, tmp_path / "to")
     assert served(tmp_path / "to") == b"GGUF first"
-    assert {path.name for path in (tmp_path / "to/.versions").iterdir()} == {FIRST, ".lock"}
+    assert {path.name for path in (tmp_path / "to/.versions").iterdir()} == {version(first), ".lock"}
 
 
 def test_a_full_disk_is_refused_before_the_fetch_with_both_figures(
@@ -111,13 +139,14 @@ def test_a_full_disk_is_refused_before_the_fetch_with_both_figures(
 
 
 def test_old_versions_are_bounded_and_the_latest_stay(first: Folder, tmp_path: Path) -> None:
-    commits = [str(number) * 40 for number in range(5)]
-    for moment, commit in enumerate(commits):
-        deploy(Folder(first.folder, commit), tmp_path / "to", keep=2)
-        os.utime(tmp_path / "to/.versions" / commit / "deployment.json", (moment, moment))
-    assert {path.name for path in (tmp_path / "to/.versions").iterdir()} == {*commits[-2:], ".lock"}
-    deploy(Folder(first.folder, commits[3]), tmp_path / "to", keep=1)
-    assert {path.name for path in (tmp_path / "to/.versions").iterdir()} == {commits[3], ".lock"}
+    sources = [Folder(first.folder, str(number) * 40) for number in range(5)]
+    names = [version(source) for source in sources]
+    for moment, source in enumerate(sources):
+        deploy(source, tmp_path / "to", keep=2)
+        os.utime(tmp_path / "to/.versions" / names[moment] / "deployment.json", (moment, moment))
+    assert {path.name for path in (tmp_path / "to/.versions").iterdir()} == {*names[-2:], ".lock"}
+    deploy(sources[3], tmp_path / "to", keep=1)
+    assert {path.name for path in (tmp_path / "to/.versions").iterdir()} == {names[3], ".lock"}
 
 
 def test_a_folder_with_another_current_is_left_alone(first: Folder, tmp_path: Path) -> None:
@@ -186,5 +215,5 @@ def test_killed_at_any_step_the_old_or_the_new_model_is_whole(
 
 def test_deployment_record_is_json_for_other_tools(first: Folder, tmp_path: Path) -> None:
     deploy(first, tmp_path / "to")
-    record = json.loads((tmp_path / "to/.versions" / FIRST / "deployment.json").read_text())
+    record = json.loads((tmp_path / "to/.versions" / version(first) / "deployment.json").read_text())
     assert set(record) == {"commit", "path", "provenance_sha256", "repo", "rev"}

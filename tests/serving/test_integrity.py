@@ -13,7 +13,7 @@ import pytest
 from tests.serving.conftest import GGUF, record, write_package
 from tuneline.commands.main import dispatch
 from tuneline.errors import ModelError
-from tuneline.serving.integrity import RECORD, described, verify_model
+from tuneline.serving.integrity import RECORD, described, file_digests, record_sha256, verify_model
 
 
 def flip_a_bit(path: Path) -> None:
@@ -74,6 +74,46 @@ def test_any_damage_is_refused_by_name_in_one_line(
     with pytest.raises(ModelError, match=message) as caught:
         verify_model(package)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        None,
+        [],
+        {"export": {"n_ctx": 64}, "model": {"name": "tiny"}},
+        {"export": {"n_ctx": "64"}, "model": {"name": "tiny"}, "data": {"system_prompt": None}},
+        {"export": {"n_ctx": 0}, "model": {"name": "tiny"}, "data": {"system_prompt": None}},
+        {"export": {"n_ctx": 64}, "model": "tiny", "data": {"system_prompt": None}},
+        {"export": {"n_ctx": 64}, "model": {"name": "tiny"}, "data": {"system_prompt": 3}},
+    ],
+)
+def test_a_record_with_a_right_digest_and_other_settings_is_one_line(package: Path, settings: object) -> None:
+    content = json.loads((package / RECORD).read_text()) | {"settings": settings}
+    (package / RECORD).write_text(json.dumps(content | {"record_sha256": record_sha256(content)}))
+    with pytest.raises(ModelError, match=r"provenance\.json: settings lacks model\.name") as caught:
+        verify_model(package)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["commit", "repo", "rev"])
+def test_a_deployment_that_names_no_source_is_one_line(package: Path, key: str) -> None:
+    deployment: dict[str, object] = {"commit": "1", "repo": "r", "rev": "v1"}
+    deployment["provenance_sha256"] = file_digests(package / RECORD)["sha256"]
+    (package.parent / "deployment.json").write_text(json.dumps(deployment))
+    assert verify_model(package).deployment == deployment
+    (package.parent / "deployment.json").write_text(json.dumps(deployment | {key: None}))
+    with pytest.raises(ModelError, match=r"deployment\.json: lacks commit, repo or rev; deploy"):
+        verify_model(package)
+
+
+def test_a_link_into_dvcs_cache_names_cause_and_fix(package: Path) -> None:
+    cached = package.parent / "cache/files/md5/ab/cdef"
+    cached.parent.mkdir(parents=True)
+    (package / GGUF).rename(cached)
+    (package / GGUF).symlink_to(cached)
+    with pytest.raises(ModelError, match=r"tiny\.gguf: .*DVC's cache.*`dvc config cache\.type.*--relink`"):
+        verify_model(package)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import pytest
 
 from tests.export.conftest import PEFT_WARNING
 from tests.serving.server import environment, serve_command, serving
+from tuneline.commands import chat as command
 from tuneline.errors import EnvironmentProblem, TunelineError
+from tuneline.serving import chat, server
 from tuneline.serving.integrity import verify_model
 from tuneline.serving.server import check_port, free_port, server_command
 
@@ -37,6 +40,70 @@ def test_a_taken_port_is_named() -> None:
         port = listener.getsockname()[1]
         with pytest.raises(EnvironmentProblem, match=f"127.0.0.1:{port}: the port is taken; choose another"):
             check_port("127.0.0.1", port)
+
+
+def test_an_unknown_host_is_not_the_ports_fault() -> None:
+    with pytest.raises(EnvironmentProblem, match="no such host; choose another with --host"):
+        check_port("no.such.host.invalid", 8080)
+    with pytest.raises(EnvironmentProblem, match=r"cannot be listened on .*choose another with --host"):
+        check_port("192.0.2.1", 8080)  # an address for examples, nobody's: RFC 5737
+
+
+def test_an_ipv6_address_is_listened_on_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+
+    @contextmanager
+    def create_server(address: tuple[str, int], *, family: int) -> Iterator[None]:
+        asked.append((address[0], family))
+        yield
+
+    monkeypatch.setattr(socket, "create_server", create_server)
+    check_port("::1", 8080)
+    assert asked == [("::1", socket.AF_INET6)]
+
+
+def test_no_variable_of_llama_cpp_reaches_a_server_but_the_key(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LLAMA_ARG_CHAT_TEMPLATE", "LLAMA_API_KEY", "OTHER"):
+        monkeypatch.setenv(name, "set")
+    monkeypatch.setattr(server, "installed_tool", Path)
+    monkeypatch.setattr(chat, "installed_tool", Path)
+    seen: list[dict[str, str]] = []
+    monkeypatch.setattr(os, "execve", lambda *it: seen.append(it[2]))
+    server.serve(verify_model(package), "127.0.0.1", free_port(), 1)
+
+    class StartedError(RuntimeError):
+        pass
+
+    def popen(*_: object, env: dict[str, str], **__: object) -> None:
+        seen.append(env)
+        raise StartedError
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(StartedError), chat.running_server(verify_model(package)):
+        pass
+    for seen_by, key in zip(seen, ({"LLAMA_API_KEY"}, set()), strict=True):
+        assert {name for name in seen_by if name.startswith("LLAMA_")} == key
+        assert seen_by["OTHER"] == "set"
+
+
+def test_a_conversation_begins_as_in_training_also_after_a_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = iter(["one", "/reset", "two", "three", "/exit"])
+    asked: list[list[tuple[str, str]]] = []
+
+    def answer(_: int, turns: list[dict[str, str]]) -> Iterator[str]:
+        asked.append([(turn["role"], turn["content"]) for turn in turns])
+        yield "yes"
+
+    monkeypatch.setattr("builtins.input", lambda _: next(lines))
+    monkeypatch.setattr(command, "answer", answer)
+    command.converse(0, "Be brief.")
+    opening = [("system", "Be brief."), ("user", "two")]
+    assert asked == [
+        [("system", "Be brief."), ("user", "one")],
+        opening,
+        [*opening, ("assistant", "yes"), ("user", "three")],
+    ]
 
 
 @pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 70000), ("no.such.host.invalid", 8080)])

@@ -22,12 +22,13 @@ def execute(arguments: argparse.Namespace) -> None:
     readline.set_auto_history(True)
     with running_server(verified) as port:
         print(HINT)
-        converse(port)
+        converse(port, verified.system_prompt)
 
 
-def converse(port: int) -> None:
-    """One line is one turn; the model sees the whole conversation each time."""
-    turns: list[Turn] = []
+def converse(port: int, system_prompt: str | None) -> None:
+    """One line is one turn; the model sees the whole conversation each time, which begins as in training."""
+    opening: list[Turn] = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
+    turns = [*opening]
     while (line := _read_line()) is not None:
         match line.strip():
             case "":
@@ -35,7 +36,7 @@ def converse(port: int) -> None:
             case "/exit":
                 return
             case "/reset":
-                turns.clear()
+                turns = [*opening]
                 print("forgotten")
             case "/help":
                 print(HINT)

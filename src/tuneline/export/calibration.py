@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tuneline.data.records import Example
 from tuneline.errors import DataError, ModelError
+from tuneline.export.llama_cpp import tool_environment
 from tuneline.export.runtime import n_threads
 from tuneline.model.template import render_conversation
 from tuneline.output import atomic_file
@@ -39,7 +40,8 @@ def compute(tool: Path, gguf: Path, text: Path, out: Path, *, n_ctx: int) -> Non
         options = ["--parse-special", "--no-ppl", "--ctx-size", str(n_ctx), "--n-gpu-layers", "0"]
         options += ["--threads", str(n_threads(gguf.stat().st_size))]
         files = ["--model", str(gguf), "--file", str(text), "--output-file", str(temporary), "--output-format", "gguf"]
-        done = subprocess.run([str(tool), *files, *options], capture_output=True, text=True, check=False)  # noqa: S603
+        command = [str(tool), *files, *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=tool_environment())  # noqa: S603
         if done.returncode != 0 or not temporary.is_file():
             raise ModelError(f"{gguf}: llama-imatrix fails: {_last_line(done.stderr or done.stdout)}")
 

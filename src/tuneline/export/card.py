@@ -1,5 +1,6 @@
 """The model card: what the model is, how good, how made, how to run. Every figure comes from a report of a stage."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -192,8 +193,18 @@ def _running(it: Experiment) -> str:
         "## Run it\n\n```sh\n"
         f"tuneline serve .\n{apart}"
         f"ollama create {it.title} -f Modelfile && ollama run {it.title}\n"
-        f"llama-server -m {it.gguf_name} --jinja -c {it.export.n_ctx} --temp 0\n```"
+        f"llama-server -m {it.gguf_name} --jinja -c {it.export.n_ctx} --temp 0\n{_vllm(it)}```{_spoken(it)}"
     )
+
+
+def _vllm(it: Experiment) -> str:
+    return "vllm serve vllm  # the merged weights, not this file\n" if it.export.vllm else ""
+
+
+def _spoken(it: Experiment) -> str:
+    """The Modelfile and `tuneline chat` send it by themselves; clients of an interface must."""
+    prompt = it.data.system_prompt
+    return "" if prompt is None else f"\n\nClients send this system prompt, as in training: {json.dumps(prompt)}"
 
 
 def _limits(it: Experiment, reports: Reports) -> str:

@@ -1,5 +1,6 @@
 """Where setup put llama.cpp's own programs; imports nothing heavy, so that commands can ask."""
 
+import os
 import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -43,6 +44,14 @@ def tool_in(folder: Path, name: Tool, wanted: str) -> Path:
             f"{marker}: {name} is that of llama-cpp-python {found}, installed is {wanted}; run `make setup`"
         )
     return program
+
+
+def tool_environment(*kept: str) -> dict[str, str]:
+    """This process's variables, without those that llama.cpp reads options from (another chat template among them).
+
+    `kept` names those that a tool is to see all the same.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_") or name in kept}
 
 
 def runtime_version() -> str:

@@ -103,6 +103,7 @@ def modelfile(gguf_name: str, match: Match | None, end_token: str, n_ctx: int, s
         *(f'PARAMETER stop "{stop}"' for stop in stops),  # Ollama knows no escapes: the quotes are taken off, no more
         f"PARAMETER num_ctx {n_ctx}",
         "PARAMETER temperature 0",
+        "PARAMETER repeat_penalty 1",  # Ollama's own is 1.1, which changes greedy answers too
         *([] if spoken is None else [f"SYSTEM {_quoted(spoken)}"]),
     ]
     return "\n".join(lines) + "\n"

@@ -6,7 +6,6 @@ template does not know joins the question).
 """
 
 import json
-import os
 import socket
 import subprocess
 import time
@@ -19,7 +18,7 @@ from typing import Any
 
 from tuneline.data.records import Json, Message, ToolCall
 from tuneline.errors import EnvironmentProblem, ModelError
-from tuneline.export.llama_cpp import installed_tool
+from tuneline.export.llama_cpp import installed_tool, tool_environment
 
 START_TIMEOUT_S = 600.0  # a large model from a slow disk
 ANSWER_TIMEOUT_S = 60.0
@@ -74,7 +73,7 @@ def open_served(gguf: Path) -> Iterator[Served]:
         with (
             log.open("wb") as words,
             subprocess.Popen(  # noqa: S603  (the program is the one this environment built)
-                _command(gguf, address), stdout=subprocess.DEVNULL, stderr=words, env=_environment()
+                _command(gguf, address), stdout=subprocess.DEVNULL, stderr=words, env=tool_environment()
             ) as server,
         ):
             try:
@@ -101,11 +100,6 @@ def _command(gguf: Path, address: Path) -> list[str]:
         "--jinja",
         "--offline",
     ]
-
-
-def _environment() -> dict[str, str]:
-    """Without the variables that llama.cpp reads options from, another chat template among them."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_")}
 
 
 def _wait_until_ready(served: Served, server: "subprocess.Popen[bytes]", gguf: Path, log: Path) -> None:

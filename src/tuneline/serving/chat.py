@@ -11,7 +11,7 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 from tuneline.errors import EnvironmentProblem
-from tuneline.export.llama_cpp import installed_tool
+from tuneline.export.llama_cpp import installed_tool, tool_environment
 from tuneline.serving.integrity import Verified
 from tuneline.serving.server import LOCALHOST, free_port, server_command
 
@@ -29,7 +29,7 @@ def running_server(verified: Verified) -> Iterator[int]:
     command = server_command(installed_tool("llama-server"), verified, LOCALHOST, port, parallel=1)
     # a session of its own: Ctrl-C at the terminal stops an answer, not the server
     with subprocess.Popen(  # noqa: S603  (the program is the one this environment built)
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=tool_environment()
     ) as server:
         try:
             wait_until_ready(server, port)

@@ -1,25 +1,27 @@
 """A packaged model from a git revision into a folder that always holds a whole model.
 
-    DIR/current                          -> .versions/<commit>/model, replaced by one rename
-    DIR/.versions/<commit>/model         the packaged folder, as it was verified
-    DIR/.versions/<commit>/deployment.json   repository, revision and commit it was fetched from
-    DIR/.versions/.fetching              what a fetch has so far; a killed one's is removed by the next
+    DIR/current                                  -> .versions/<commit>-<path>/model, replaced by one rename
+    DIR/.versions/<commit>-<path>/model            the packaged folder, as it was verified
+    DIR/.versions/<commit>-<path>/deployment.json  repository, revision and commit it was fetched from
+    DIR/.versions/.fetching                      what a fetch has so far; a killed one's is removed by the next
 
 A version is written beside the others, verified, flushed to the disk and renamed before `current` moves: whenever the
 process is killed, `current` is the old model or the new one.
 
+<path> is a digest of the path in the repository: one commit may hold several packaged models.
 The commit is known here, not in models/deploy: a stage's output must be the same bytes for the same inputs, and the
 commit that holds its hash is made after it. A commit is clean by nature, so no dirty flag is needed either.
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from tuneline.errors import EnvironmentProblem, ModelError
@@ -37,13 +39,22 @@ def deploy(source: "Source", to: Path, keep: int) -> Verified:
     or the disk is too small, `ModelError` when the fetched files are not as recorded; `current` is then untouched.
     """
     with _one_deployment(to) as versions:
-        version = versions / source.commit
+        version = versions / version_name(source)
         verified = _already_there(version) or _fetch(source, version)
         deployment = _deployment(source, version / "model")
         write_text(version / DEPLOYMENT, json.dumps(deployment, indent=2, sort_keys=True) + "\n")
+        _flush_file(version / DEPLOYMENT)
+        _flush_folder(version)
+        _flush_folder(versions)  # the version's own name, before `current` points to it
         _point(to / "current", version / "model")
-        _prune(versions, source.commit, keep)
+        _prune(versions, version.name, keep)
     return replace(verified, folder=version / "model", deployment=deployment)
+
+
+def version_name(source: "Source") -> str:
+    """Of the folder for this commit and path, however the path is spelled."""
+    path = PurePosixPath(os.path.normpath(source.path)).as_posix()
+    return f"{source.commit}-{hashlib.sha256(path.encode()).hexdigest()[:12]}"
 
 
 @contextmanager
@@ -136,9 +147,13 @@ def _flush(folder: Path) -> None:
     """Everything below `folder` on the disk, so that a rename that survives a power cut names whole files."""
     for parent, _, files in os.walk(folder):
         for name in files:
-            with Path(parent, name).open("rb") as file:
-                os.fsync(file.fileno())
+            _flush_file(Path(parent, name))
         _flush_folder(Path(parent))
+
+
+def _flush_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _flush_folder(folder: Path) -> None:

@@ -45,6 +45,12 @@ class Verified:
         return LORA_BASE in self.record["files"] and LORA_ADAPTER in self.record["files"]
 
     @property
+    def system_prompt(self) -> str | None:
+        """What every training row without a system prompt of its own began with."""
+        prompt: str | None = self.record["settings"]["data"]["system_prompt"]
+        return prompt
+
+    @property
     def n_ctx(self) -> int:
         """Tokens of context that the package was measured with."""
         return int(self.record["settings"]["export"]["n_ctx"])
@@ -78,7 +84,24 @@ def read_record(folder: Path) -> Mapping[str, Json]:
         raise ModelError(f"{path}: lists no files with size and hash; package the model with this version of Tuneline")
     if record.get("record_sha256") != record_sha256(record):
         raise ModelError(f"{path}: changed after packaging; deploy or package the model again")
+    if not _has_settings(record):
+        raise ModelError(
+            f"{path}: settings lacks model.name, export.n_ctx or data.system_prompt; "
+            "package the model with this version of Tuneline"
+        )
     return record
+
+
+def _has_settings(record: Mapping[str, Json]) -> bool:
+    match record.get("settings"):
+        case {
+            "model": {"name": str()},
+            "export": {"n_ctx": int() as n_ctx},
+            "data": {"system_prompt": str() | None},
+        }:
+            return n_ctx > 0
+        case _:
+            return False
 
 
 def _is_entry(entry: Json) -> bool:
@@ -107,7 +130,7 @@ def file_digests(path: Path) -> dict[str, str]:
 
 def _read_json(path: Path) -> dict[str, Json]:
     if path.is_symlink():
-        raise ModelError(f"{path}: a symbolic link; a packaged model holds plain files only")
+        raise _link_error(path)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -124,10 +147,20 @@ def _files(top: Path) -> Iterator[str]:
         for name in (*folders, *files):
             path = Path(folder, name)
             if path.is_symlink():
-                raise ModelError(f"{path}: a symbolic link; a packaged model holds plain files only")
+                raise _link_error(path)
             if not path.is_file() and not path.is_dir():
                 raise ModelError(f"{path}: neither file nor folder; remove it")
         yield from (Path(folder, name).relative_to(top).as_posix() for name in files)
+
+
+def _link_error(path: Path) -> ModelError:
+    """DVC makes links where cache.type says so; its cache holds contents as files/md5/XX/REST."""
+    if path.resolve().parts[-4:-2] == ("files", "md5"):
+        return ModelError(
+            f"{path}: a symbolic link into DVC's cache, which may change later; "
+            "run `dvc config cache.type reflink,copy` and `dvc checkout --relink` for plain files"
+        )
+    return ModelError(f"{path}: a symbolic link; a packaged model holds plain files only")
 
 
 def _unreadable(error: OSError) -> None:
@@ -184,6 +217,8 @@ def _deployment(top: Path) -> Mapping[str, Json] | None:
     if not path.is_file():
         return None
     deployment = _read_json(path)
+    if not all(isinstance(deployment.get(key), str) for key in ("commit", "repo", "rev")):
+        raise ModelError(f"{path}: lacks commit, repo or rev; deploy the model again")
     if deployment.get("provenance_sha256") != file_digests(top / RECORD)["sha256"]:
         raise ModelError(f"{top / RECORD}: not the file that {path} says was deployed; deploy the model again")
     return deployment

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tuneline.errors import ConfigError, EnvironmentProblem, ModelError
-from tuneline.export.llama_cpp import installed_tool
+from tuneline.export.llama_cpp import installed_tool, tool_environment
 from tuneline.serving.integrity import LORA_ADAPTER, LORA_BASE, Verified
 
 LOCALHOST = "127.0.0.1"
+API_KEY = "LLAMA_API_KEY"  # who may ask; it changes no answer
 
 
 def server_command(program: Path, verified: Verified, host: str, port: int, parallel: int) -> list[str]:
@@ -70,13 +71,30 @@ def _command(program: Path, model: Path, alias: str, n_ctx: int, host: str, port
 def check_port(host: str, port: int) -> None:
     """Raise `EnvironmentProblem` when the address cannot be listened on, before a model is loaded for it."""
     if not 0 < port < 2**16:
-        raise ConfigError(f"{host}:{port}: no port, those are 1 to 65535; choose another with --port")
+        raise ConfigError(f"{_address(host, port)}: no port, those are 1 to 65535; choose another with --port")
     try:
-        with socket.create_server((host, port)):
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.create_server(address, family=family):
             pass
-    except OSError as error:
-        reason = "the port is taken" if error.errno == errno.EADDRINUSE else str(error)
-        raise EnvironmentProblem(f"{host}:{port}: {reason}; choose another with --port") from None
+    except (OSError, UnicodeError) as error:
+        raise EnvironmentProblem(f"{_address(host, port)}: {_why_not(error)}") from None
+
+
+def _why_not(error: OSError | UnicodeError) -> str:
+    match error:
+        case socket.gaierror() | UnicodeError():
+            return "no such host; choose another with --host"
+        case OSError(errno=errno.EADDRINUSE):
+            return "the port is taken; choose another with --port"
+        case OSError(errno=errno.EACCES):
+            return "the system keeps this port for itself; choose another with --port"
+        case _:
+            return f"cannot be listened on ({error.strerror}); choose another with --host"
+
+
+def _address(host: str, port: int) -> str:
+    """As in a URL, where an IPv6 address stands in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def free_port() -> int:
@@ -103,5 +121,5 @@ def serve_adapters(several: Sequence[Verified], host: str, port: int, parallel: 
 
 def _become(command: list[str], name: str, host: str, port: int) -> None:
     check_port(host, port)
-    print(f"{name}: http://{host}:{port}/v1", flush=True)
-    os.execv(command[0], command)  # noqa: S606  (no shell; the program is the one this environment built)
+    print(f"{name}: http://{_address(host, port)}/v1", flush=True)
+    os.execve(command[0], command, tool_environment(API_KEY))  # noqa: S606  (no shell; the program is the one this environment built)
