@@ -94,3 +94,25 @@ def test_shard_that_the_index_does_not_list_at_all_is_refused(tmp_path: Path) ->
     save_file({"c": torch.ones(1)}, folder / "model-00002-of-00002.safetensors")
     with pytest.raises(ModelError, match=r"00002\.safetensors: tensor c is not listed there"):
         Checkpoint(folder)
+
+
+def test_of_a_hub_base_no_pickle_is_fetched_and_a_network_error_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fnmatch import fnmatch
+
+    from tests.export.conftest import model_config
+    from tuneline.errors import EnvironmentProblem
+    from tuneline.export import combine
+
+    asked: list[str] = []
+
+    def offline(*_: object, allow_patterns: list[str], **__: object) -> str:
+        asked.extend(allow_patterns)
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(combine, "snapshot_download", offline)
+    base = model_config(Path("x")).model_copy(update={"name_or_path": "a/b", "revision": "0" * 40})
+    with pytest.raises(EnvironmentProblem, match="'a/b' at revision 0") as caught:
+        combine.base_folder(base)
+    assert "\n" not in str(caught.value)
+    assert any(fnmatch("model-1.safetensors", pattern) for pattern in asked)
+    assert not any(fnmatch(name, pattern) for name in ("pytorch_model.bin", "a.pt", "a.pkl") for pattern in asked)
