@@ -126,7 +126,8 @@ def test_a_type_that_pick_passes_over_is_shown_as_outside_and_does_not_end_the_c
     """The stages verify, parity and package over the same figures: what one lets through, the next does too."""
     types: tuple[GgufType, ...] = ("f16", "q8_0", "q2_k")
     budgets: dict[GgufType, BudgetConfig] = dict.fromkeys(types, BUDGET)
-    figures = {name: json.loads((reports / "verify" / f"{name}.json").read_text()) for name in types}
+    files = {name: reports / "verify" / f"{name}.json" for name in types}
+    figures: dict[str, dict[str, float]] = {name: json.loads(file.read_text()) for name, file in files.items()}
     for name in types:
         check_link(name, figures[name], BUDGET, outtype="f16", all_within_budget=False)
     links = chain(reports, types)
