@@ -3,14 +3,19 @@
 import csv
 import io
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from tuneline.config.params import read_params
 from tuneline.config.schema import BudgetConfig, GgufType
 from tuneline.errors import BudgetError, DataError
+from tuneline.export.budget import check_link
 from tuneline.export.chain import Link, chain_csv, chain_markdown, chain_metrics, check_chain, read_chain
 from tuneline.export.chain_picture import draw_chain, pareto
+from tuneline.export.picking import pick
+from tuneline.stages import parity
 
 BUDGET = BudgetConfig(kl_mean_nats=0.01, top1_agreement=0.95, execution_accuracy_drop=0.02)
 SCORE = {"execution_accuracy": 0.84, "execution_accuracy_ci95_low": 0.81, "execution_accuracy_ci95_high": 0.87}
@@ -79,7 +84,7 @@ def test_the_adapters_own_gguf_outside_its_budget_is_told_with_its_own_cause(rep
     paths = (reports / "evaluate.json", reports / "merge.json", reports / "verify")
     message = r"adapter -> lora_on_f16: kl_mean_nats is 0\.5.*usual causes: an adapter GGUF with another scale"
     with pytest.raises(BudgetError, match=message):
-        check_chain(read_chain(*paths, ["f16"], budgets, "f16"))
+        check_chain(read_chain(*paths, ["f16"], budgets, "f16"), outtype="f16", all_within_budget=False)
 
 
 def test_metrics_are_flat_and_hold_nothing_of_the_clock(reports: Path) -> None:
@@ -104,7 +109,7 @@ def test_table_has_one_row_a_link_and_leaves_empty_what_was_not_measured(reports
 def test_link_outside_its_budget_is_named_with_its_cause_in_one_line(reports: Path) -> None:
     links = chain(reports, ("f16", "q8_0", "q2_k"))
     with pytest.raises(BudgetError) as caught:
-        check_chain(links)
+        check_chain(links, outtype="f16", all_within_budget=True)
     message = str(caught.value)
     assert "merged -> q2_k: kl_mean_nats is 0.5, kl_mean_nats allows 0.01; usual causes: the type is too" in message
     assert "q8_0:" not in message
@@ -117,12 +122,51 @@ def test_link_outside_its_budget_is_named_with_its_cause_in_one_line(reports: Pa
     assert chain_metrics(links, 0.95)["n_links_outside_budget"] == 1
 
 
+def test_a_type_that_pick_passes_over_is_shown_as_outside_and_does_not_end_the_chain(reports: Path) -> None:
+    """The stages verify, parity and package over the same figures: what one lets through, the next does too."""
+    types: tuple[GgufType, ...] = ("f16", "q8_0", "q2_k")
+    budgets: dict[GgufType, BudgetConfig] = dict.fromkeys(types, BUDGET)
+    files = {name: reports / "verify" / f"{name}.json" for name in types}
+    figures: dict[str, dict[str, float]] = {name: json.loads(file.read_text()) for name, file in files.items()}
+    for name in types:
+        check_link(name, figures[name], BUDGET, outtype="f16", all_within_budget=False)
+    links = chain(reports, types)
+    check_chain(links, outtype="f16", all_within_budget=False)
+    assert "OUTSIDE |" in chain_markdown(links, 0.95)
+    assert pick("smallest_within_budget", types, figures, budgets) == "q8_0"
+
+
+def test_the_converted_file_outside_its_budget_ends_the_chain_whatever_is_picked(reports: Path) -> None:
+    write(reports / "verify" / "f16.json", gguf(7.6, 0.5))
+    with pytest.raises(BudgetError, match=r"merged -> f16: kl_mean_nats is 0\.5"):
+        check_chain(chain(reports), outtype="f16", all_within_budget=False)
+
+
+def test_the_stage_parity_takes_the_rule_from_export_pick(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    types: tuple[GgufType, ...] = ("f16", "q8_0", "q2_k")
+    arguments = (
+        f"--params params.yaml --evaluated {reports}/evaluate.json --merge-report {reports}/merge.json "
+        f"--verified {reports}/verify --metrics {reports}/m.json --table {reports}/t.csv --picture {reports}/p.png "
+        f"--text {reports}/t.md"
+    )
+    monkeypatch.setattr("sys.argv", ["parity", *arguments.split()])
+    params = read_params(Path("params.yaml"))
+    for held in (False, True):
+        update = {"verified": types, "budgets": dict.fromkeys(types, BUDGET), "outtype": "f16", "lora_base": None}
+        export = params.export.model_copy(update=update | {"all_within_budget": held})
+        read = params.model_copy(update={"export": export})
+        monkeypatch.setattr(parity, "read_params", lambda path, read=read: read)
+        with pytest.raises(BudgetError, match="merged -> q2_k") if held else nullcontext():
+            parity.main()
+        assert json.loads((reports / "m.json").read_text())["n_links_outside_budget"] == 1
+
+
 def test_text_shows_ratio_with_error_and_score_with_interval(reports: Path) -> None:
     text = chain_markdown(chain(reports), 0.95)
     assert "1.0020 ± 0.0015" in text
     assert "84.0% (81.0% to 87.0%)" in text
     assert "Every link is within its budget" in text
-    check_chain(chain(reports))
+    check_chain(chain(reports), outtype="f16", all_within_budget=True)
 
 
 def test_text_says_what_changing_the_base_after_qlora_cost(reports: Path) -> None:

@@ -43,8 +43,13 @@ def check_link(
 
     A 16-bit file that is off means a broken conversion, which no choice of type mends.
     """
-    if all_within_budget or gguf_type == outtype:
+    if is_held(gguf_type, outtype, all_within_budget):
         check_budget(gguf_type, metrics, budget)
+
+
+def is_held(gguf_type: str, outtype: str, all_within_budget: bool) -> bool:
+    """Whether a file of this type has to be within its budget: see `check_link`."""
+    return all_within_budget or gguf_type == outtype
 
 
 def _over(figure: str, key: str, metrics: Figures, allowed: float) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from tuneline.config.schema import BudgetConfig, GgufType
 from tuneline.errors import BudgetError, DataError
 from tuneline.evaluation.names import interval_names
-from tuneline.export.budget import lora_link, outside_budget, usual_cause
+from tuneline.export.budget import is_held, lora_link, outside_budget, usual_cause
 
 Figures = Mapping[str, float | int]
 
@@ -159,9 +159,13 @@ def _notes(link: Link) -> Iterator[str]:
         yield f"{link.name}: the adapter in a GGUF of its own, on the base's, against the adapter in PyTorch."
 
 
-def check_chain(links: Sequence[Link]) -> None:
-    """Raise one `BudgetError` with every link that is outside its budget, as the budgets are now."""
-    broken = _broken(links)
+def check_chain(links: Sequence[Link], *, outtype: str, all_within_budget: bool) -> None:
+    """Raise one `BudgetError` with every link that has to hold its budget, as the budgets are now, and does not.
+
+    Where the choice among the types is left to figures (`check_link`), the other types are only shown as outside.
+    """
+    held = [link for link in links if link.source == "adapter" or is_held(link.name, outtype, all_within_budget)]
+    broken = _broken(held)
     if broken:
         raise BudgetError(f"parity: {' | '.join(broken)}")
 

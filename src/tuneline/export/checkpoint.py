@@ -13,6 +13,7 @@ from torch import Tensor
 from tuneline.errors import ModelError
 
 INDEX = "model.safetensors.index.json"
+SHARDS = "model*.safetensors"  # what the index is of; other files beside them are read by nobody
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 BLOCK = 2**18  # values in a block, unless one row has more; what is in memory does not depend on a tensor's size
 
@@ -104,12 +105,36 @@ def _files(folder: Path) -> Mapping[str, str]:
 
 def _indexed(folder: Path) -> Mapping[str, str]:
     """The index has the last word on which file holds a tensor; both have to agree on what there is."""
-    listed: dict[str, str] = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-    for file in sorted(set(listed.values())):
-        expected = {name for name, of in listed.items() if of == file}
-        if missing := sorted(expected - set(_names(folder / file))):
+    listed = _weight_map(folder / INDEX)
+    for file in sorted({*listed.values(), *(path.name for path in folder.glob(SHARDS))}):
+        expected, found = {name for name, of in listed.items() if of == file}, set(_names(folder / file))
+        if missing := sorted(expected - found):
             raise ModelError(f"{folder / file}: tensor {missing[0]} is missing, {INDEX} lists it; fetch it again")
+        if unlisted := sorted(found - expected):
+            raise ModelError(f"{folder / file}: tensor {unlisted[0]} is not listed there by {INDEX}; fetch both again")
     return dict(sorted(listed.items(), key=lambda item: (item[1], item[0])))
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Tensor name -> file name. Names that lead out of the folder are refused: results are written under them."""
+    try:
+        read: Any = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{index}: no readable JSON ({error}); fetch it again") from None
+    match read:
+        case {"weight_map": dict() as listed} if listed:
+            for name, file in listed.items():
+                if not isinstance(file, str) or not _is_plain(file):
+                    raise ModelError(
+                        f"{index}: tensor {name} is in {file!r}, allowed is a .safetensors file beside it; "
+                        "fetch it again"
+                    )
+            return listed
+    raise ModelError(f"{index}: it has no weight_map from tensors to files; fetch it again")
+
+
+def _is_plain(file: str) -> bool:
+    return Path(file).name == file and file.endswith(".safetensors") and "\\" not in file and "\0" not in file
 
 
 def _names(file: Path) -> list[str]:

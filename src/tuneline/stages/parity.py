@@ -20,7 +20,9 @@ def main() -> None:
     write_text(args.table, chain_csv(links, confidence))
     draw_chain(args.picture, links, confidence)
     write_metrics(args.metrics, chain_metrics(links, confidence))
-    check_chain(links)  # last, so that a failure can be looked into
+    check_chain(
+        links, outtype=export.outtype, all_within_budget=export.all_within_budget
+    )  # last, so that a failure can be looked into
 
 
 if __name__ == "__main__":
