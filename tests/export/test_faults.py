@@ -16,7 +16,15 @@ from typing import Any
 
 import pytest
 
-from tests.export.conftest import PEFT_WARNING, conversation, convert_folder, model_config, save_model, save_tokenizer
+from tests.export.conftest import (
+    PEFT_WARNING,
+    TEMPLATE,
+    conversation,
+    convert_folder,
+    model_config,
+    save_model,
+    save_tokenizer,
+)
 from tuneline.errors import EnvironmentProblem, ModelError, TunelineError
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(PEFT_WARNING)]
@@ -93,6 +101,69 @@ def test_an_adapter_for_another_base_revision_or_rank_is_not_merged(
     change_json(broken_adapter / "adapter_config.json", **config)
     refused(lambda: merge_into(tmp_path / "out", broken_adapter, base), ModelError, match)
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "3", '{"peft_type": "LROA"}', '{"peft_type": null}', '{"peft_type": ["LORA"]}', "\udcff"],
+)
+def test_an_adapter_whose_configuration_is_damaged_is_one_line(
+    text: str, broken_adapter: Path, base: Path, tmp_path: Path
+) -> None:
+    (broken_adapter / "adapter_config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    call = lambda: merge_into(tmp_path / "out", broken_adapter, base)  # noqa: E731
+    refused(call, ModelError, r"adapter_config\.json: not a readable PEFT configuration \(.*train the adapter again")
+
+
+def swap(tokenizer: Any, one: str, other: str) -> None:
+    first, second = getattr(tokenizer, one), getattr(tokenizer, other)
+    setattr(tokenizer, one, second)
+    setattr(tokenizer, other, first)
+
+
+CHANGES: dict[str, tuple[Callable[[Any], object], str]] = {
+    "template": (lambda it: setattr(it, "chat_template", TEMPLATE + "\n"), "the chat template in the tuned model's"),
+    "pad": (lambda it: setattr(it, "pad_token", "<|im_start|>"), r"pad_token is '<\|pad\|>' in .* '<\|im_start\|>' in"),
+    "eos": (lambda it: setattr(it, "eos_token", "<|im_start|>"), r"eos_token is '<\|im_end\|>' in the base's"),
+    "pad and eos": (lambda it: swap(it, "pad_token", "eos_token"), "eos_token is"),
+    "added token": (lambda it: it.add_tokens(["<|new|>"]), r"the id of token '<\|new\|>' is None in the base's"),
+    "ids": (lambda it: setattr(it.backend_tokenizer, "normalizer", lowercase()), "the tokenizers disagree on"),
+}
+
+
+def lowercase() -> Any:
+    from tokenizers.normalizers import Lowercase
+
+    return Lowercase()
+
+
+@pytest.mark.parametrize(("change", "match"), CHANGES.values(), ids=CHANGES)
+def test_a_tokenizer_that_was_changed_after_training_is_not_merged(
+    change: Callable[[Any], object], match: str, broken_adapter: Path, base: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(broken_adapter)
+    change(tokenizer)
+    tokenizer.save_pretrained(broken_adapter)
+    call = lambda: merge_into(tmp_path / "out", broken_adapter, base)  # noqa: E731
+    refused(call, ModelError, rf"merge \(.*adapter\): .*{match}.*train it again")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_tokenizer_that_is_not_written_as_it_is_is_noticed(
+    adapter: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tuneline.export import merge
+
+    def spoilt(model: object, tokenizer: Any, *rest: Any) -> None:
+        tokenizer.chat_template += "\n"
+        write_model(model, tokenizer, *rest)  # type: ignore[arg-type]
+
+    write_model = merge.write_model
+    monkeypatch.setattr(merge, "write_model", spoilt)
+    call = lambda: merge_into(tmp_path / "out", adapter, base)  # noqa: E731
+    refused(call, ModelError, r"-> .*out\): the chat template in what was written is not that in the base's")
 
 
 def test_an_adapter_of_a_wider_base_is_not_merged(broken_adapter: Path, tmp_path: Path) -> None:
@@ -217,7 +288,9 @@ def test_no_flipped_bit_of_a_header_ends_llama_cpp_or_a_stage_without_a_line(f16
     data, draw = f16.read_bytes(), random.Random(0)
     end = data.rfind(b"output_norm.weight") + 40
     infos = data.find(b"token_embd.weight")
-    places = [*range(24), *draw.sample(range(24, infos), 60), *draw.sample(range(infos, end), 60)]
+    name_of_the_type = data.find(b"general.file_type")
+    assert name_of_the_type > 0
+    places = [*range(24), name_of_the_type, *draw.sample(range(24, infos), 60), *draw.sample(range(infos, end), 60)]
     flips = ",".join(f"{place}.{draw.randrange(8)}" for place in places)
     done = subprocess.run(
         [sys.executable, "-c", FLIPS, str(f16), str(tmp_path), flips],
@@ -227,7 +300,7 @@ def test_no_flipped_bit_of_a_header_ends_llama_cpp_or_a_stage_without_a_line(f16
     outcomes = [line.split(" ", 1)[1] for line in done.stdout.splitlines()]
     assert len(outcomes) == len(places)
     assert set(outcomes) <= {"runs", "refused 0"}
-    assert set(outcomes[:24]) == {"refused 0"}
+    assert set(outcomes[:25]) == {"refused 0"}
     assert outcomes.count("refused 0") > 100
 
 

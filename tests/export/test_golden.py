@@ -144,6 +144,26 @@ def test_pad_and_eos_swapped_are_caught(f16: Path, base: Path) -> None:
         check_tokenizer("link", f16, swapped)
 
 
+def test_another_pad_alone_is_caught(f16: Path, base: Path) -> None:
+    from tuneline.export.gguf import check_tokenizer
+    from tuneline.model.loading import load_tokenizer_from
+
+    changed = load_tokenizer_from(base)
+    changed.pad_token = "<|im_start|>"
+    with pytest.raises(ModelError, match="link: pad is 0 in the GGUF, 1 in the model's tokenizer"):
+        check_tokenizer("link", f16, changed)
+
+
+def test_another_eos_alone_is_caught(f16: Path, base: Path) -> None:
+    from tuneline.export.gguf import check_tokenizer
+    from tuneline.model.loading import load_tokenizer_from
+
+    changed = load_tokenizer_from(base)
+    changed.eos_token = "<|im_start|>"
+    with pytest.raises(ModelError, match=r"link: '<\|im_start\|>' does not end an answer in the GGUF"):
+        check_tokenizer("link", f16, changed)
+
+
 def test_truncated_file_is_one_line(f16: Path, tmp_path: Path) -> None:
     from tuneline.export.runtime import Runtime
 

@@ -26,3 +26,9 @@ def test_file_that_is_no_gguf_is_named_in_one_line(tmp_path: Path, data: bytes) 
     with pytest.raises(ModelError, match=r"a\.gguf: not a readable GGUF file") as caught:
         read_header(tmp_path / "a.gguf")
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"a\.gguf: cannot be read \(No such file or directory\); convert") as caught:
+        read_header(tmp_path / "a.gguf")
+    assert "\n" not in str(caught.value)

@@ -267,5 +267,34 @@ def test_broken_file_is_told_by_its_name_from_the_other_process(tmp_path: Path) 
     from tuneline.export.memory import measure_memory
 
     (tmp_path / "broken.gguf").write_bytes(b"GGUF")
-    with pytest.raises(ModelError, match=r"broken\.gguf: its memory cannot be measured: .*cannot load it"):
+    with pytest.raises(ModelError, match=r"broken\.gguf: its memory cannot be measured: .*not a readable GGUF file"):
         measure_memory(tmp_path / "broken.gguf", N_CTX, [1])
+
+
+def test_memory_of_a_prompt_longer_than_one_argument_may_be_is_asked_for(f16: Path) -> None:
+    from tuneline.export.memory import measure_memory
+
+    with pytest.raises(ModelError, match=r"cannot be measured: .*256 tokens do not hold .*\(30000 tokens\)"):
+        measure_memory(f16, 256, [12345] * 30_000)
+
+
+def test_speed_is_no_difference_of_two_times(f16: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which may be nothing or less, where the clock is coarse or reading took longer the second time."""
+    from itertools import count
+
+    from tuneline.export import speed
+    from tuneline.export.runtime import Runtime
+
+    monkeypatch.setattr(speed, "perf_counter", count().__next__)
+    with Runtime(f16, n_ctx_tokens=256, n_sequences=1) as runtime:
+        figures = speed.measure_speed(runtime, [[1, 5, 6, 7]] * 3, load_s=0.5)
+    assert figures["prompt_tokens_per_s"] == 12
+    assert figures["generation_tokens_per_s"] == speed.N_NEW_TOKENS
+
+
+def test_a_prompt_that_fills_the_context_leaves_a_speed_of_generation(f16: Path) -> None:
+    from tuneline.export.runtime import Runtime
+    from tuneline.export.speed import measure_speed
+
+    with Runtime(f16, n_ctx_tokens=256, n_sequences=1) as runtime:
+        assert measure_speed(runtime, [[5] * 255], load_s=0.5)["generation_tokens_per_s"] > 0

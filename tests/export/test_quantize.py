@@ -74,6 +74,21 @@ def test_file_of_another_type_than_its_name_is_refused(f16: Path, tmp_path: Path
         check_file_type(tmp_path / "q8_0.gguf", "q8_0")
 
 
+def test_file_that_does_not_say_its_type_is_refused(tmp_path: Path) -> None:
+    from tuneline.export.quantize import check_file_type
+
+    (tmp_path / "f16.gguf").write_bytes(header_bytes({}, {"w": (32, 32)}))
+    with pytest.raises(ModelError, match=r"f16\.gguf: it is of type unknown, not f16; quantise it again"):
+        check_file_type(tmp_path / "f16.gguf", "f16")
+
+
+def test_source_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    from tuneline.export.quantize import quantize
+
+    with pytest.raises(ModelError, match=r"f16\.gguf: cannot be read \(No such file"):
+        quantize(tmp_path / "f16.gguf", tmp_path / "q8_0.gguf", "q8_0")
+
+
 def test_partial_fallback_is_counted_and_said(tmp_path: Path) -> None:
     """Hidden size 384 is no multiple of 256, the MLP's 768 is: only its down projections can have Q4_K or Q6_K."""
     from tuneline.export.quantize import describe, n_fallback_tensors, quantize

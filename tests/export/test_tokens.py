@@ -5,7 +5,7 @@ import unicodedata
 import pytest
 
 from tuneline.errors import ModelError
-from tuneline.export.tokens import N_VARIED_TEXTS, check_same_ids, varied_texts
+from tuneline.export.tokens import GGUF_SIDES, N_VARIED_TEXTS, check_same_ids, varied_texts
 
 TEXTS = list(varied_texts(N_VARIED_TEXTS, ["<|im_start|>", "<|im_end|>"]))
 
@@ -35,6 +35,16 @@ def test_ten_thousand_strings_are_the_same_every_time() -> None:
         "1234567",
         "\u3000",
         "```",
+        "\v",
+        "\f",
+        "\u0085",
+        "\u1680",
+        "\u2002",
+        "\u200a",
+        "\u2028",
+        "\u2029",
+        "\u202f",
+        "\u205f",
     ],
 )
 def test_strings_hold_what_splits_tokenizers(piece: str) -> None:
@@ -49,13 +59,20 @@ def test_strings_have_every_character_class_and_are_nfc() -> None:
 
 def test_difference_names_link_text_place_and_both_ids() -> None:
     with pytest.raises(ModelError, match=r"link: .*'ab' at token 1: \[2\] in the model's own, \[3\] in the GGUF"):
-        check_same_ids("link", ["", "ab"], lambda text: [1, 2][: len(text)], lambda text: [1, 3][: len(text)])
+        check_same_ids(
+            "link", GGUF_SIDES, ["", "ab"], lambda text: [1, 2][: len(text)], lambda text: [1, 3][: len(text)]
+        )
 
 
 def test_missing_last_token_is_a_difference() -> None:
     with pytest.raises(ModelError, match=r"at token 1: \[2\] .*, \[\] in the GGUF"):
-        check_same_ids("link", ["a"], lambda _: [1, 2], lambda _: [1])
+        check_same_ids("link", GGUF_SIDES, ["a"], lambda _: [1, 2], lambda _: [1])
 
 
 def test_same_ids_are_counted() -> None:
-    assert check_same_ids("link", TEXTS[:7], lambda text: list(text.encode()), lambda text: list(text.encode())) == 7
+    assert (
+        check_same_ids(
+            "link", GGUF_SIDES, TEXTS[:7], lambda text: list(text.encode()), lambda text: list(text.encode())
+        )
+        == 7
+    )

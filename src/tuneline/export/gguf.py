@@ -18,7 +18,7 @@ from tuneline.export.chat_template import portable
 from tuneline.export.header import read_header
 from tuneline.export.room import check_room, converted_bytes
 from tuneline.export.runtime import Vocabulary, check_weights, open_vocabulary
-from tuneline.export.tokens import N_VARIED_TEXTS, check_same_ids, varied_texts
+from tuneline.export.tokens import GGUF_SIDES, N_VARIED_TEXTS, check_same_ids, varied_texts
 from tuneline.output import atomic_file
 
 
@@ -66,13 +66,21 @@ def check_converter(converter: Path) -> None:
 
 
 def _check_every_token_has_a_row(merged: Path, tokenizer: PreTrainedTokenizerBase, config: Mapping[str, Any]) -> None:
-    n_rows = config["vocab_size"]
+    n_rows = _text_config(config).get("vocab_size")
+    if not isinstance(n_rows, int):
+        raise ModelError(f"{merged / 'config.json'}: it has no vocab_size; save the model again with save_pretrained")
     beyond = sorted(token for token, place in tokenizer.get_vocab().items() if place >= n_rows)
     if beyond:
         raise ModelError(
             f"{merged}: its tokenizer has {len(tokenizer)} tokens, its embeddings {n_rows} rows: {beyond[0]!r} was "
             "added without a row; take the tokenizer that the model was trained with"
         )
+
+
+def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A model that reads pictures too has the settings of its language model in a section of their own."""
+    found: Mapping[str, Any] = config.get("text_config", config)
+    return found
 
 
 def _check_output_matrix(merged: Path, gguf: Path, config: Mapping[str, Any]) -> None:
@@ -111,15 +119,17 @@ def last_line(stderr: str) -> str:
 
 
 def check_tokenizer(link: str, gguf: Path, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Compare the tokenizer inside `gguf` with `tokenizer`: ids on varied strings, BOS, EOS, chat template.
+    """Compare the tokenizer inside `gguf` with `tokenizer`: ids on varied strings, BOS, EOS, pad, chat template.
 
     Returns the number of strings compared. Raises `ModelError` naming `link` and the first difference.
     """
     with open_vocabulary(gguf) as vocabulary:
         _check_special_tokens(link, tokenizer, vocabulary)
         _check_chat_template(link, chat_template(gguf), tokenizer)
+        _check_pad(link, gguf, tokenizer)
         return check_same_ids(
             link,
+            GGUF_SIDES,
             varied_texts(N_VARIED_TEXTS, _as_written(tokenizer.get_added_vocab())),
             lambda text: tokenizer.encode(text, add_special_tokens=False),
             lambda text: vocabulary.encode(text, add_special=False),
@@ -150,6 +160,13 @@ def _check_special_tokens(link: str, tokenizer: PreTrainedTokenizerBase, vocabul
         raise ModelError(
             f"{link}: {tokenizer.eos_token!r} does not end an answer in the GGUF (EOS {vocabulary.eos_id})"
         )
+
+
+def _check_pad(link: str, gguf: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """A file that names none is not refused: llama.cpp takes no other token for it."""
+    found = read_header(gguf).metadata.get("tokenizer.ggml.padding_token_id", tokenizer.pad_token_id)
+    if found != tokenizer.pad_token_id:
+        raise ModelError(f"{link}: pad is {found} in the GGUF, {tokenizer.pad_token_id} in the model's tokenizer")
 
 
 def _check_chat_template(link: str, found: str, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -50,7 +50,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Raises `ModelError` when `path` is no GGUF file of version 3 or ends inside its header."""
+    """Raises `ModelError` when there is no GGUF file of version 3 at `path`, or it ends inside its header."""
     with _mapped(path, "convert or quantise it again") as cursor:
         return _header(cursor)
 
@@ -128,6 +128,8 @@ def _mapped(path: Path, fix: str) -> Iterator[_Cursor]:
     try:
         with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
             yield _Cursor(data)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); {fix}") from error
     except (struct.error, ValueError, OverflowError) as error:
         raise ModelError(f"{path}: not a readable GGUF file ({error}); {fix}") from error
 

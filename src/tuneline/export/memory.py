@@ -1,7 +1,7 @@
 """Memory that a GGUF takes to answer: measured in a process of its own, in which llama.cpp is all there is.
 
-Run as a module it is that process: `python -m tuneline.export.memory GGUF N_CTX IDS [ADAPTER]`, with token ids joined
-by commas.
+Run as a module it is that process: `python -m tuneline.export.memory GGUF N_CTX [ADAPTER]`, with token ids on standard
+input: one argument of a program may hold no more than 128 KiB on Linux.
 """
 
 import os
@@ -25,11 +25,12 @@ def measure_memory(gguf: Path, n_ctx: int, prompt: Sequence[int], adapter: Path 
     """
     if not _STATUS.is_file():
         return {}
-    arguments = [str(gguf), str(n_ctx), ",".join(map(str, prompt))]
+    arguments = [str(gguf), str(n_ctx)]
     arguments += [] if adapter is None else [str(adapter)]
     child = subprocess.run(  # noqa: S603  (our own module; every argument is a path or a number)
         [sys.executable, "-m", __name__, *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, input=" ".join(map(str, prompt)),
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     if child.returncode != 0:
         reason = (child.stderr.strip().splitlines() or ["no reason given"])[-1]
@@ -51,5 +52,5 @@ def _main(gguf: Path, n_ctx: int, prompt: Sequence[int], adapter: Path | None) -
 
 
 if __name__ == "__main__":
-    put_on = Path(sys.argv[4]) if len(sys.argv) > 4 else None
-    _main(Path(sys.argv[1]), int(sys.argv[2]), [int(token) for token in sys.argv[3].split(",")], put_on)
+    put_on = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+    _main(Path(sys.argv[1]), int(sys.argv[2]), [int(token) for token in sys.stdin.read().split()], put_on)

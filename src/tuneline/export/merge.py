@@ -1,6 +1,7 @@
 """Adapter and base become one model on disk, and what was written is compared with what was trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,14 +17,26 @@ from tuneline.export.checkpoint import Checkpoint, check_tensors
 from tuneline.export.divergence import Divergence, LogitsNV
 from tuneline.export.reference import REFERENCE, reference_logits
 from tuneline.export.room import check_room
+from tuneline.export.tokens import Sides, check_same_tokenizer
 from tuneline.model.adapters import bare_model, load_tuned
-from tuneline.model.loading import at_revision, first_line, is_adapter, load_merged, load_tokenizer_from, require_folder
+from tuneline.model.loading import (
+    at_revision,
+    first_line,
+    is_adapter,
+    load_full,
+    load_merged,
+    load_tokenizer,
+    load_tokenizer_from,
+    require_folder,
+)
 
 Rows = Sequence[Sequence[int]]  # token ids of held-out conversations
 Metrics = dict[str, float | int]
 
 MIB = 2**20
 SENTENCEPIECE = "tokenizer.model"
+TRAINED = Sides("the base's tokenizer", "the tuned model's", "files that were changed after training; train it again")
+WRITTEN = Sides("the base's tokenizer", "what was written", "a tokenizer that cannot be saved as it is")
 
 
 def merge(tuned_folder: Path, base: ModelConfig, dtype: Dtype, out: Path, rows: Rows) -> Metrics:
@@ -37,6 +50,8 @@ def merge(tuned_folder: Path, base: ModelConfig, dtype: Dtype, out: Path, rows: 
     """
     require_folder(tuned_folder)
     check_tensors(tuned_folder)
+    tokenizer = load_tokenizer(base)
+    check_same_tokenizer(f"merge ({tuned_folder})", TRAINED, tokenizer, load_tokenizer_from(tuned_folder))
     rows = [ids[: base.max_position_embeddings] for ids in rows]
     tuned = load_tuned(tuned_folder, base, REFERENCE, None)
     _refuse_unused(tuned, tuned_folder)
@@ -46,6 +61,7 @@ def merge(tuned_folder: Path, base: ModelConfig, dtype: Dtype, out: Path, rows: 
     metrics = _compare(trained_logits, merged, rows)
     round_weights(merged, dtype)
     write_model(merged, load_tokenizer_from(tuned_folder), base, out)
+    check_same_tokenizer(f"merge ({tuned_folder} -> {out})", WRITTEN, tokenizer, load_tokenizer_from(out))
     del tuned, merged  # before the written model is read back: room for one fp32 copy is enough
     written = load_merged(out, REFERENCE)
     read_back = {f"written_{name}": value for name, value in _compare(trained_logits, written, rows).items()}
@@ -182,13 +198,33 @@ def _sentencepiece_file(base: ModelConfig) -> Path | None:
 
 
 def _check_written(model: PreTrainedModel, out: Path) -> None:
-    """Every tensor on disk is, bit for bit, the one in memory (safetensors has no checksum of its own)."""
+    """Every tensor in memory is, bit for bit, on disk (safetensors has no checksum of its own), and no other is."""
     in_memory = model.state_dict()
+    names = {name for name, _ in _tensors_on_disk(out)}
+    if not names <= in_memory.keys():  # Transformers cuts joined experts apart as it saves, and joins them as it loads
+        read_back = load_full(out, REFERENCE, model.dtype).state_dict()
+        _check_equal(out, in_memory, read_back.items())
+        names = set(read_back)
+    else:
+        _check_equal(out, in_memory, ((name, load()) for name, load in _tensors_on_disk(out)))
+    stored = {in_memory[name].data_ptr() for name in names}
+    if lost := sorted(name for name in in_memory.keys() - names if in_memory[name].data_ptr() not in stored):
+        raise ModelError(f"{out}: tensor {lost[0]} was not written; is the disk sound?")
+
+
+def _check_equal(place: Path, in_memory: Mapping[str, torch.Tensor], found: Iterable[tuple[str, torch.Tensor]]) -> None:
+    for name, tensor in found:
+        # a module that Transformers keeps in fp32 is read as such: what bfloat16 held is still the same
+        if name not in in_memory or not torch.equal(tensor.to(in_memory[name].dtype), in_memory[name]):
+            raise ModelError(f"{place}: tensor {name} was not written as it is in memory; is the disk sound?")
+
+
+def _tensors_on_disk(out: Path) -> Iterator[tuple[str, Callable[[], torch.Tensor]]]:
+    """Names, and how to read each; one file is open at a time."""
     for file in sorted(out.glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118  (no mapping)
-                if not torch.equal(tensors.get_tensor(name), in_memory[name]):
-                    raise ModelError(f"{file}: tensor {name} was not written as it is in memory; is the disk sound?")
+                yield name, partial(tensors.get_tensor, name)
 
 
 def _all_logits(model: torch.nn.Module, rows: Rows) -> list[LogitsNV]:

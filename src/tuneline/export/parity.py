@@ -80,7 +80,7 @@ class Parity:
     def _ratio_errors(self) -> Metrics:
         """Standard errors of the log perplexity ratio, by row, and of the ratio itself (delta method).
 
-        None for a single row, which says nothing about the spread between rows.
+        Empty for a single row, which says nothing about the spread between rows.
         """
         if len(self.gguf.nll_nats) == 1:
             return {}

@@ -92,7 +92,7 @@ def quant_type(name: str) -> QuantType:
 
 def check_file_type(gguf: Path, wanted: GgufType) -> None:
     """Raise `ModelError` when the file says that it is of another type than its name."""
-    found = read_layout(gguf).metadata["general.file_type"]
+    found = read_layout(gguf).metadata.get("general.file_type", "unknown")
     if found != FILE_TYPES[wanted]:
         names = [name for name, number in FILE_TYPES.items() if number == found]
         raise ModelError(f"{gguf}: it is of type {', '.join(names) or found}, not {wanted}; quantise it again")

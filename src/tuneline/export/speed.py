@@ -10,16 +10,17 @@ N_NEW_TOKENS = 64
 
 
 def measure_speed(runtime: Runtime, prompts: Sequence[Sequence[int]], load_s: float) -> dict[str, float | int]:
-    """Tokens per second for reading prompts and for generating, as llama-bench separates them."""
+    """Tokens per second for reading prompts and for generating, as llama-bench separates them.
+
+    What is generated follows a single token: each figure has a time of its own, and none is a difference of two.
+    """
     read = [list(prompt) for prompt in prompts[:N_PROMPTS]]
-    reading_s = _seconds(runtime, read, 1)
-    new_tokens = min(N_NEW_TOKENS, runtime.n_ctx_tokens - len(read[0]))
-    writing_s = _seconds(runtime, read[:1], new_tokens) - _seconds(runtime, read[:1], 1)
+    new_tokens = min(N_NEW_TOKENS, runtime.n_ctx_tokens - 1)
     return {
         "load_s": load_s,
         "n_threads": runtime.n_threads,
-        "prompt_tokens_per_s": sum(map(len, read)) / reading_s,
-        "generation_tokens_per_s": (new_tokens - 1) / writing_s,
+        "prompt_tokens_per_s": sum(map(len, read)) / _seconds(runtime, read, 1),
+        "generation_tokens_per_s": new_tokens / _seconds(runtime, [read[0][-1:]], new_tokens),
     }
 
 

@@ -3,10 +3,31 @@
 import random
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tuneline.errors import ModelError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 Encode = Callable[[str], Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """How a message names whose ids are expected and whose were found, and the usual cause of a difference."""
+
+    expected: str
+    found: str
+    cause: str
+
+
+GGUF_SIDES = Sides(
+    "the model's own",
+    "the GGUF",
+    "a GGUF made from another tokenizer, or a pre-tokenizer type that splits differently",
+)
 
 N_VARIED_TEXTS = 10_000  # what convert and verify try; fixed, as a check that could be turned down is none
 
@@ -38,6 +59,15 @@ _GAPS = (
     "        ",
     "\u00a0",
     "\u3000",
+    "\v",
+    "\f",
+    "\u0085",
+    "\u1680",
+    *map(chr, range(0x2000, 0x200B)),  # NFC makes the first two their twins, U+2002 and U+2003
+    "\u2028",
+    "\u2029",
+    "\u202f",
+    "\u205f",
 )
 
 
@@ -69,21 +99,58 @@ def _piece(draw: random.Random, special_tokens: Sequence[str]) -> str:
             return draw.choice(special_tokens) if special_tokens else draw.choice(_WORDS)
 
 
-def check_same_ids(link: str, texts: Iterable[str], expected: Encode, found: Encode) -> int:
+def check_same_ids(link: str, sides: Sides, texts: Iterable[str], expected: Encode, found: Encode) -> int:
     """Compare both on every text; returns how many there were. Raises `ModelError` at the first difference."""
     count = 0
     for text in texts:
         count += 1
         want, got = list(expected(text)), list(found(text))
         if want != got:
-            raise ModelError(f"{link}: {_difference(text, want, got)}")
+            raise ModelError(f"{link}: {_difference(sides, text, want, got)}")
     return count
 
 
-def _difference(text: str, want: list[int], got: list[int]) -> str:
+def check_same_tokenizer(
+    link: str, sides: Sides, expected: "PreTrainedTokenizerBase", found: "PreTrainedTokenizerBase"
+) -> None:
+    """Raise `ModelError` when the two have other tokens, another chat template, or read a varied text otherwise."""
+    if difference := _first_difference(expected, found):
+        what, want, got = difference
+        raise ModelError(
+            f"{link}: {what} is {want} in {sides.expected}, {got} in {sides.found}; the usual cause is {sides.cause}"
+        )
+    if expected.chat_template != found.chat_template:
+        raise ModelError(
+            f"{link}: the chat template in {sides.found} is not that in {sides.expected}; "
+            f"the usual cause is {sides.cause}"
+        )
+    texts = list(varied_texts(N_VARIED_TEXTS, sorted(expected.get_added_vocab())))
+    want_of, got_of = (dict(zip(texts, _all_ids(tokenizer, texts), strict=True)) for tokenizer in (expected, found))
+    check_same_ids(link, sides, texts, want_of.__getitem__, got_of.__getitem__)
+
+
+def _first_difference(
+    expected: "PreTrainedTokenizerBase", found: "PreTrainedTokenizerBase"
+) -> tuple[str, object, object] | None:
+    """Of the special tokens and the vocabularies: what differs, and both values."""
+    for name in ("bos_token", "eos_token", "pad_token"):
+        want, got = getattr(expected, name), getattr(found, name)
+        if want != got:
+            return name, repr(want), repr(got)
+    one, two = expected.get_vocab(), found.get_vocab()
+    changed = sorted(token for token in one.keys() | two.keys() if one.get(token) != two.get(token))
+    return (f"the id of token {changed[0]!r}", one.get(changed[0]), two.get(changed[0])) if changed else None
+
+
+def _all_ids(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[list[int]]:
+    """All at once, which takes a tenth of the time; with the BOS and EOS that the tokenizer adds by itself."""
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=True, verbose=False).input_ids
+    return ids
+
+
+def _difference(sides: Sides, text: str, want: list[int], got: list[int]) -> str:
     place = next((i for i, (a, b) in enumerate(zip(want, got, strict=False)) if a != b), min(len(want), len(got)))
     return (
-        f"the tokenizers disagree on {text!r} at token {place}: {want[place : place + 4]} in the model's own, "
-        f"{got[place : place + 4]} in the GGUF; the usual cause is a GGUF made from another tokenizer, or a "
-        f"pre-tokenizer type that splits differently"
+        f"the tokenizers disagree on {text!r} at token {place}: {want[place : place + 4]} in {sides.expected}, "
+        f"{got[place : place + 4]} in {sides.found}; the usual cause is {sides.cause}"
     )

@@ -15,6 +15,7 @@ from tuneline.errors import ModelError
 from tuneline.model.loading import at_revision, first_line, is_adapter, load_base, load_merged, require_folder
 
 WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
 
 
 def load_tuned(
@@ -39,7 +40,7 @@ def bare_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
 
 def attach_adapter(base: PreTrainedModel, folder: Path, is_trainable: bool) -> PeftModel:
     """`base` with the adapter in `folder` on top. Raises `ModelError` when its tensors do not fit the base."""
-    problems = (OSError, RuntimeError, ValueError, KeyError, SafetensorError, UserWarning)
+    problems = (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError, UserWarning)
     try:
         with peft_warnings():
             # PEFT only warns about tensors that the file lacks, and leaves them as initialised
@@ -72,7 +73,7 @@ def peft_warnings() -> Iterator[None]:
 
 def check_adapter_fits(folder: Path, model: ModelConfig) -> None:
     """Raise `ModelError` when the adapter in `folder` was trained on another base than `model`."""
-    config = PeftConfig.from_pretrained(str(folder))
+    config = _read_config(folder)
     trained_on = (config.base_model_name_or_path, config.revision)
     if trained_on != (model.name_or_path, model.revision):
         raise ModelError(
@@ -80,3 +81,12 @@ def check_adapter_fits(folder: Path, model: ModelConfig) -> None:
             f"model.name_or_path is {at_revision(model.name_or_path, model.revision)}; train it again (dvc repro) or "
             "select the model it was made for"
         )
+
+
+def _read_config(folder: Path) -> PeftConfig:
+    try:
+        return PeftConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # no JSON, no object, no known type
+        raise ModelError(
+            f"{folder / CONFIG}: not a readable PEFT configuration ({first_line(error)}); train the adapter again"
+        ) from error
