@@ -94,7 +94,12 @@ def test_a_version_is_on_the_disk_with_its_name_and_record_before_current_moves(
     point = deploying._point
     monkeypatch.setattr(os, "fsync", lambda number: flushed.append(Path(f"/proc/self/fd/{number}").readlink()))
     moved: list[list[Path]] = []
-    monkeypatch.setattr(deploying, "_point", lambda *paths: (moved.append([*flushed]), point(*paths)))
+
+    def noted(*paths: Path) -> None:
+        moved.append([*flushed])
+        point(*paths)
+
+    monkeypatch.setattr(deploying, "_point", noted)
     deploy(first, tmp_path / "to")
     versions = tmp_path.resolve() / "to/.versions"
     (before,) = moved

@@ -85,8 +85,9 @@ def check_adapter_fits(folder: Path, model: ModelConfig) -> None:
 
 def _read_config(folder: Path) -> PeftConfig:
     try:
-        return PeftConfig.from_pretrained(str(folder))
+        config: PeftConfig = PeftConfig.from_pretrained(str(folder))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # no JSON, no object, no known type
         raise ModelError(
             f"{folder / CONFIG}: not a readable PEFT configuration ({first_line(error)}); train the adapter again"
         ) from error
+    return config
