@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.export.conftest import experiment, reports
-from tuneline.config.schema import HubDatasetConfig
+from tuneline.config.schema import CombineConfig, EndpointConfig, HubDatasetConfig
 from tuneline.errors import ConfigError, DataError
 from tuneline.export.card import card
 from tuneline.export.provenance import check_pinned, provenance
@@ -55,6 +55,35 @@ def test_card_tells_clients_the_system_prompt_and_how_to_run_what_is_shipped() -
     plain = card(replace(it, export=it.export.model_copy(update={"vllm": False})), reports())
     assert "system prompt, as" not in plain
     assert "vllm serve" not in plain
+
+
+def test_card_says_what_was_combined_and_how() -> None:
+    it = experiment()
+    sources = [{"path": "models/phase/sft", "weight": 0.5}, {"path": "models/sources/other", "weight": 0.25}]
+    combine = CombineConfig.model_validate(
+        {"family": "adapter", "combination_type": "cat", "sources": sources, "density": None}
+        | {"majority_sign_method": None, "svd_rank": None}
+    )
+    combined = replace(it, merge=it.merge.model_copy(update={"combine": combine}))
+    text = card(combined, reports())
+    assert "combined by cat of `models/phase/sft` (0.5), `models/sources/other` (0.25)" in text
+    assert "combined by" not in card(it, reports())
+
+
+def test_card_counts_the_rows_of_a_teacher_and_names_it() -> None:
+    it = experiment()
+    endpoint = EndpointConfig(
+        base_url="http://127.0.0.1:8080/v1", model="teacher-7b", api_key_env=None, limit_parameter="max_tokens",
+        sends_seed=True, timeout_s=60.0, max_retries=3, concurrency=4, max_total_tokens=1000,
+    )  # fmt: skip
+    taught = {"augment": {"n_kept": 90, "n_rejected_by_empty": 7}, "clean_augmented": {"n_rejected_by_refusals": 3}}
+    with_teacher = replace(it, augment=it.augment.model_copy(update={"endpoint": endpoint}))
+    text = card(with_teacher, replace(reports(), taught=taught))
+    assert "90 rows written by the teacher `teacher-7b` joined them" in text
+    assert "| augment | empty | 7 |" in text
+    assert "| clean_augmented | refusals | 3 |" in text
+    assert with_teacher.settings()["augment"]["endpoint"]["model"] == "teacher-7b"
+    assert "teacher" not in card(it, reports())
 
 
 def test_card_of_a_hub_model_names_repository_and_commit() -> None:

@@ -375,6 +375,20 @@ def test_models_of_another_shape_type_or_with_a_tensor_missing_are_refused_by_te
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(("key", "value"), [("rms_norm_eps", 0.25), ("attention_bias", True)])
+def test_models_of_equal_shapes_that_compute_otherwise_are_refused_by_the_setting(
+    models: tuple[Path, Path, Path], tmp_path: Path, key: str, value: object
+) -> None:
+    _, one, two = models
+    shutil.copytree(two, tmp_path / "other")
+    config = json.loads((two / "config.json").read_text())
+    (tmp_path / "other/config.json").write_text(json.dumps(config | {key: value, "use_cache": False}))
+    refused(
+        settings("full", "linear", (one, 1), (tmp_path / "other", 1)), one, tmp_path / "a",
+        rf"other/config\.json: {key} is {value}, but .* in .*/config\.json; only fine-tunes of one model",
+    )  # fmt: skip
+
+
 def test_a_dropped_head_of_an_untied_model_is_named(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 

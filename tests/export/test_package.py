@@ -1,14 +1,17 @@
 """The folder to deploy: whole, consistent, the same every time."""
 
 import json
+import shutil
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.export.conftest import PEFT_WARNING, experiment, reports
-from tuneline.errors import ConfigError, DataError, ModelError
+from tuneline.errors import ConfigError, DataError, EnvironmentProblem, ModelError
 from tuneline.serving.integrity import verify_model
 
 if TYPE_CHECKING:
@@ -38,6 +41,38 @@ def inputs(merged: Path, base: Path, adapter: Path, tmp_path: Path) -> "Inputs":
     return Inputs(tmp_path / "raw", tmp_path / "data", base, adapter, merged)
 
 
+def test_the_lineage_of_a_combination_holds_its_sources(q8_0: Path, inputs: "Inputs", tmp_path: Path) -> None:
+    from tuneline.export.package import package
+
+    source = tmp_path / "sources" / "other" / "adapter_model.safetensors"
+    source.parent.mkdir(parents=True)
+    source.write_bytes(b"weights")
+    (tmp_path / "out").mkdir()
+    package(experiment(), reports(), q8_0, replace(inputs, sources=tmp_path / "sources"), tmp_path / "out")
+    record = json.loads((tmp_path / "out/provenance.json").read_text())
+    found = record["inputs"]["sources"]["other/adapter_model.safetensors"]
+    assert found["sha256"] == sha256(b"weights").hexdigest()
+
+
+def test_a_package_with_the_adapter_alone_needs_room_for_its_files_too(
+    q8_0: Path, inputs: "Inputs", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tuneline.export.package import package
+
+    folder = tmp_path / "gguf"
+    (folder / "base").mkdir(parents=True)
+    for name in ("q8_0.gguf", "base/q8_0.gguf", "adapter.gguf"):
+        shutil.copyfile(q8_0, folder / name)
+    free = 2 * q8_0.stat().st_size
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=free, used=0, free=free))
+    it = experiment()
+    alone = replace(it, export=it.export.model_copy(update={"lora_base": "q8_0"}))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(EnvironmentProblem, match=f"needs up to {3 * q8_0.stat().st_size:,} bytes, {free:,} are free"):
+        package(alone, reports(), folder / "q8_0.gguf", inputs, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_package_holds_model_modelfile_card_and_lineage(q8_0: Path, inputs: "Inputs", tmp_path: Path) -> None:
     from tuneline.export.package import package
 
@@ -57,6 +92,7 @@ def test_package_holds_model_modelfile_card_and_lineage(q8_0: Path, inputs: "Inp
     assert record["files"][NAME]["sha256"] == sha256(files[NAME]).hexdigest()
     assert set(record["files"]) == {NAME, "Modelfile", "README.md"} | tokenizer
     assert set(record["inputs"]) == {"raw", "data", "base", "adapter", "merged", "gguf"}
+    assert record["settings"]["augment"]["jobs"] == []
     assert record["metrics"]["verified"]["q8_0"]["n_examples"] == 600
 
 

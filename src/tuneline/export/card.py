@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -28,6 +28,7 @@ class Reports:
     evaluated: Figures
     merge: Figures
     verified: Mapping[str, Figures]
+    taught: Mapping[str, Figures] = field(default_factory=dict)  # of the stages around a teacher, by stage
     lora: Figures | None = None  # of the adapter alone on the base in export.lora_base
 
 
@@ -80,7 +81,7 @@ def _introduction(it: Experiment) -> str:
     pin = "" if it.model.revision is None else f" at revision `{it.model.revision}`"
     return (
         f"# {it.title}\n\n`{base}`{pin} ({it.model.licence}), tuned on {it.data.name} with "
-        f"{_method(it)}, as a GGUF of type {it.shipped} for llama.cpp and Ollama.\n"
+        f"{_method(it)}{_combined(it)}, as a GGUF of type {it.shipped} for llama.cpp and Ollama.\n"
         "Lineage with the hash of every input: `provenance.json`."
     )
 
@@ -91,6 +92,14 @@ def _method(it: Experiment) -> str:
             return "full fine-tuning"
         case lora:
             return f"{it.method.name} (rank {lora.r}, alpha {lora.lora_alpha:g})"
+
+
+def _combined(it: Experiment) -> str:
+    combine = it.merge.combine
+    if combine is None:
+        return ""
+    sources = ", ".join(f"`{source.path}` ({source.weight:g})" for source in combine.sources)
+    return f", combined by {combine.combination_type} of {sources}"
 
 
 def _quality(it: Experiment, reports: Reports) -> str:
@@ -150,16 +159,24 @@ def _data(it: Experiment, reports: Reports) -> str:
     sources = [[source.name, source.role, _origin(source)] for source in it.data.sources]
     rejected = [
         [stage, name.removeprefix(_BY).replace("_", " "), str(count)]
-        for stage, report in (("ingest", reports.ingest), ("clean", reports.clean))
+        for stage, report in {"ingest": reports.ingest, "clean": reports.clean, **reports.taught}.items()
         for name, count in sorted(report.items())
         if name.startswith(_BY) and count
     ]
     return (
         f"## Data\n\n{_table(['source', 'role', 'from'], sources)}\n\n"
         f"Licence of the data: {it.data.licence}. {reports.ingest['n_read']} rows read, {reports.clean['n_kept']} left "
-        f"after cleaning; {split['n_train']} for training, {split['n_val']} for validation, {split['n_test']} for the "
-        f"test.\n\n{_table(['stage', 'rejected for', 'rows'], rejected)}\n\n{_contamination(it, split)}"
+        f"after cleaning; {_taught(it, reports)}{split['n_train']} for training, {split['n_val']} for validation, "
+        f"{split['n_test']} for the test.\n\n{_table(['stage', 'rejected for', 'rows'], rejected)}\n\n"
+        f"{_contamination(it, split)}"
     )
+
+
+def _taught(it: Experiment, reports: Reports) -> str:
+    if it.augment.endpoint is None:
+        return ""
+    n_rows = reports.taught["augment"]["n_kept"]
+    return f"{n_rows} rows written by the teacher `{it.augment.endpoint.model}` joined them before the same cleaning; "
 
 
 def _contamination(it: Experiment, split: Figures) -> str:

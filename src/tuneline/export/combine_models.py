@@ -8,6 +8,7 @@ import math
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,11 @@ from tuneline.export.checkpoint import INDEX, Checkpoint
 from tuneline.export.shard import FLOATS, write_shard
 
 HEAD, EMBEDDINGS = "lm_head.weight", "model.embed_tokens.weight"
+# Of config.json: types, provenance, and what is compared elsewhere (tied weights, the tokenizer's tokens).
+NOT_COMPUTING = (
+    "_name_or_path", "architectures", "bos_token_id", "dtype", "eos_token_id", "pad_token_id", "tie_word_embeddings",
+    "torch_dtype", "transformers_version", "use_cache",
+)  # fmt: skip
 ONE_MODEL = "only fine-tunes of one model, in one type, can be combined"
 
 
@@ -33,6 +39,7 @@ def combine_models(settings: CombineConfig, base: Path, seed: int, out: Path) ->
     for model in (*models, *origin):
         _check_floats(model)
         _check_alike(models[0], model, same_type=model not in origin)
+        _check_configs(models[0].folder, model.folder)
     names = _without_tied_head(models)
     for file in dict.fromkeys(models[0].file_of[name] for name in names):
         layout = {name: models[0].shape_and_type(name) for name in names if models[0].file_of[name] == file}
@@ -104,6 +111,24 @@ def _in_type(combined: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     if not bool(torch.isfinite(rounded).all()):
         raise ModelError(f"combine: {name} is not finite in {dtype}; lower merge.combine.sources[*].weight")
     return rounded
+
+
+def _check_configs(first: Path, other: Path) -> None:
+    """Raise `ModelError` naming the first setting in which two models differ: equal shapes may compute otherwise."""
+    mine, theirs = _computing(first), _computing(other)
+    differing = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+    if differing:
+        key = differing[0]
+        raise ModelError(
+            f"{other / 'config.json'}: {key} is {theirs.get(key)!r}, but {mine.get(key)!r} in {first / 'config.json'}; "
+            f"{ONE_MODEL}"
+        )
+
+
+def _computing(folder: Path) -> dict[str, Any]:
+    """The settings that say what is computed; Transformers' defaults where one is not written."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False).to_dict()
+    return {key: value for key, value in config.items() if key not in NOT_COMPUTING}
 
 
 def _check_alike(first: Checkpoint, other: Checkpoint, *, same_type: bool) -> None:

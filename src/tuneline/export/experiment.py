@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from tuneline.config.schema import (
+    AugmentConfig,
     CleanConfig,
     DataConfig,
     EvalConfig,
@@ -36,6 +37,7 @@ class Experiment:
     recipe: RecipeConfig
     data: DataConfig
     clean: CleanConfig
+    augment: AugmentConfig
     split: SplitConfig
     train: TrainConfig
     hardware: HardwareConfig

@@ -44,8 +44,9 @@ class Inputs:
     raw: Path
     data: Path
     base: Path
-    adapter: Path
+    adapter: Path  # what was merged: the final phase, or what was combined
     merged: Path
+    sources: Path | None = None  # the folder of what was combined with the final phase
 
 
 def read_report(path: Path) -> Figures:
@@ -69,8 +70,12 @@ def read_reports(
     verified: Path,
     types: Sequence[GgufType],
     lora_base: GgufType | None = None,
+    taught: Sequence[Path] = (),
 ) -> Reports:
-    """Every report the card quotes; `verified` is the folder with one file per type, and one for `lora_base`."""
+    """Every report the card quotes; `verified` is the folder with one file per type, and one for `lora_base`.
+
+    `taught` are those of the stages that ask a teacher and clean what it wrote.
+    """
     return Reports(
         ingest=read_report(ingest),
         clean=read_report(clean),
@@ -79,6 +84,7 @@ def read_reports(
         evaluated=read_report(evaluated),
         merge=read_report(merge),
         verified={gguf_type: read_report(verified / f"{gguf_type}.json") for gguf_type in types},
+        taught={path.stem: read_report(path) for path in taught},
         lora=None if lora_base is None else read_report(verified / f"{lora_link(lora_base)}.json"),
     )
 
@@ -90,7 +96,7 @@ def package(it: Experiment, reports: Reports, gguf: Path, inputs: Inputs, out: P
     """
     check_pinned(it.model, it.data)
     check_file_type(gguf, it.shipped)
-    check_room(out / it.gguf_name, gguf.stat().st_size + (folder_bytes(inputs.merged) if it.export.vllm else 0))
+    check_room(out / it.gguf_name, _needed_bytes(it, gguf, inputs.merged))
     tokenizer = load_tokenizer_from(inputs.merged)
     # a copy, not a link: whoever changes the deployed file must not change DVC's
     shutil.copyfile(gguf, out / it.gguf_name)
@@ -98,16 +104,26 @@ def package(it: Experiment, reports: Reports, gguf: Path, inputs: Inputs, out: P
     write_text(out / "Modelfile", ollama_modelfile(tokenizer, it.gguf_name, it.export.n_ctx, prompt))
     write_text(out / "README.md", card(it, reports))
     _copy_model(inputs.merged, out, with_weights=it.export.vllm)
-    used = asdict(inputs) | {"gguf": gguf}
+    used = {name: path for name, path in asdict(inputs).items() if path is not None} | {"gguf": gguf}
     if it.export.lora_base is not None:
         used |= _copy_lora(gguf.parent, it.export.lora_base, out)
     licences = {"base": it.model.licence, "data": it.data.licence}
     write_text(out / RECORD, provenance(it.settings(), used, out, licences, asdict(reports)))
 
 
+def _needed_bytes(it: Experiment, gguf: Path, merged: Path) -> int:
+    files = [gguf, *([] if it.export.lora_base is None else _lora_files(gguf.parent, it.export.lora_base))]
+    return sum(file.stat().st_size for file in files) + (folder_bytes(merged) if it.export.vllm else 0)
+
+
+def _lora_files(folder: Path, base_type: GgufType) -> tuple[Path, Path]:
+    """Base and adapter."""
+    return folder / "base" / f"{base_type}.gguf", folder / "adapter.gguf"
+
+
 def _copy_lora(folder: Path, base_type: GgufType, out: Path) -> dict[str, Path]:
     """Base and adapter in files of their own; what they were copied from, by name."""
-    base, adapter = folder / "base" / f"{base_type}.gguf", folder / "adapter.gguf"
+    base, adapter = _lora_files(folder, base_type)
     check_file_type(base, base_type)
     (out / LORA_BASE).parent.mkdir()
     shutil.copyfile(base, out / LORA_BASE)

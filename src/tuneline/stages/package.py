@@ -10,15 +10,10 @@ from tuneline.output import atomic_folder
 
 def main() -> None:
     measured = (
-        "ingest_report",
-        "clean_report",
-        "split_report",
-        "train_report",
-        "evaluated",
-        "merge_report",
-        "verified",
-    )
-    args = stage_arguments(__doc__, "gguf", "merged", "adapter", "base", "data", "raw", *measured, "out")
+        "ingest_report", "clean_report", "split_report", "train_report", "evaluated", "merge_report", "verified",
+        "augment_report", "clean_augmented_report",
+    )  # fmt: skip
+    args = stage_arguments(__doc__, "gguf", "merged", "adapter", "sources", "base", "data", "raw", *measured, "out")
     params = read_params(args.params)
     figures = read_reports(
         ingest=args.ingest_report,
@@ -30,6 +25,7 @@ def main() -> None:
         verified=args.verified,
         types=params.export.verified,
         lora_base=params.export.lora_base,
+        taught=(args.augment_report, args.clean_augmented_report) if params.augment.stages else (),
     )
     shipped = pick(params.export.pick, params.export.verified, figures.verified, params.export.budgets)
     experiment = Experiment(
@@ -41,6 +37,7 @@ def main() -> None:
         recipe=params.recipe,
         data=params.data,
         clean=params.clean,
+        augment=params.augment,
         split=params.split,
         train=params.train,
         hardware=params.hardware,
@@ -50,7 +47,8 @@ def main() -> None:
         shipped=shipped,
     )
     with atomic_folder(args.out) as folder:
-        inputs = Inputs(args.raw, args.data, args.base, args.adapter, args.merged)
+        sources = None if params.merge.combine is None else args.sources
+        inputs = Inputs(args.raw, args.data, args.base, args.adapter, args.merged, sources)
         package(experiment, figures, args.gguf / f"{shipped}.gguf", inputs, folder)
 
 
