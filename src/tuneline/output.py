@@ -12,9 +12,13 @@ from tuneline.errors import TunelineError
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it into place when the block succeeds, remove it otherwise."""
+    """Yield a temporary path beside `path`; rename it into place when the block succeeds, remove it otherwise.
+
+    There is no file at the temporary path: what a killed run was writing there is another one, whoever goes on with it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
+    temporary.unlink(missing_ok=True)
     try:
         yield temporary
         temporary.replace(path)

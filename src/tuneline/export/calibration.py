@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from tuneline.data.records import Example
+from tuneline.entry import mortal
 from tuneline.errors import DataError, ModelError
 from tuneline.export.runtime import n_threads
 from tuneline.model.template import render_conversation
@@ -39,7 +40,8 @@ def compute(tool: Path, gguf: Path, text: Path, out: Path, *, n_ctx: int) -> Non
         options = ["--parse-special", "--no-ppl", "--ctx-size", str(n_ctx), "--n-gpu-layers", "0"]
         options += ["--threads", str(n_threads(gguf.stat().st_size))]
         files = ["--model", str(gguf), "--file", str(text), "--output-file", str(temporary), "--output-format", "gguf"]
-        done = subprocess.run([str(tool), *files, *options], capture_output=True, text=True, check=False)  # noqa: S603
+        command = mortal([str(tool), *files, *options])
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode != 0 or not temporary.is_file():
             raise ModelError(f"{gguf}: llama-imatrix fails: {_last_line(done.stderr or done.stdout)}")
 

@@ -1,10 +1,11 @@
 """Stage train: one phase of the recipe, from its tokens and its starting weights to an adapter or a full model."""
 
 import json
+import signal
 import time
 
 from tuneline.config.params import read_params
-from tuneline.entry import run, stage_arguments
+from tuneline.entry import end_with_parent, run, stage_arguments
 from tuneline.export.room import check_room
 from tuneline.model.devices import take_devices
 from tuneline.model.loading import load_tokenizer
@@ -20,7 +21,6 @@ from tuneline.training.checkpoints import (
     needed_bytes,
     size_bytes,
 )
-from tuneline.training.interruption import end_with_parent
 from tuneline.training.loop import train
 from tuneline.training.tokens import read_tokens
 from tuneline.training.tracking import tracked_run
@@ -29,7 +29,7 @@ from tuneline.training.tracking import tracked_run
 def main() -> None:
     """Check that it fits, load, train (from the last checkpoint, if this very training was interrupted), save."""
     args = stage_arguments(__doc__, "tokens", "init", "checkpoints", "out", "log", "speed", names=("phase",))
-    end_with_parent()
+    end_with_parent(signal.SIGTERM)  # it saves before it ends
     params = read_params(args.params)
     take_devices(params.hardware.device, params.hardware.num_devices)  # waiting for them is no part of the speed
     started = time.perf_counter()
