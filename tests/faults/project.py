@@ -86,10 +86,12 @@ class Project:
         with Repo(str(self.folder)) as repo:
             return {stage.name: _stage(stage) for stage in repo.index.stages if stage.cmd}
 
+    before: str = ""  # of each command, for the shell
+
     def start(self, stage: str, **environment: str) -> "subprocess.Popen[str]":
         """The stage's command; a KILL_AT or FILE_OPERATIONS in the environment is for SITE."""
         return subprocess.Popen(
-            self.stages[stage].cmd, shell=True, executable="/bin/bash", cwd=self.folder, text=True,
+            f"{self.before}{self.stages[stage].cmd}", shell=True, executable="/bin/bash", cwd=self.folder, text=True,
             env=base_environment() | {"DVC_ROOT": str(self.folder)} | self.environment | environment,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip

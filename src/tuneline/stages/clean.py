@@ -23,7 +23,8 @@ def main() -> None:
     outputs = Outputs(args.out, args.rejected, args.clusters)
     shown = partial(watched, what="clean", n_total=None)
     tally = clean_files([args.examples], outputs, sources, rules, shown, check)
-    write_metrics(args.metrics, tally.metrics(rule_names(rules), sources) | tally.changed_metrics(CHANGES))
+    metrics = tally.metrics(rule_names(rules), sources) | tally.changed_metrics(CHANGES)
+    write_metrics(args.metrics, metrics, "n_read", "n_kept", "n_rejected")
 
 
 if __name__ == "__main__":

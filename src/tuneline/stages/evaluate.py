@@ -9,7 +9,7 @@ from tuneline.evaluation.picture import draw_scores
 from tuneline.evaluation.tasks import make_scorer
 from tuneline.model.adapters import bare_model, load_tuned
 from tuneline.model.loading import load_base, load_tokenizer, load_tokenizer_from
-from tuneline.output import atomic_folder, write_metrics
+from tuneline.output import atomic_folder, write_figures, write_metrics
 from tuneline.shortage import out_of_memory_names
 
 
@@ -40,8 +40,9 @@ def main() -> None:
         write_answers(folder / "base.jsonl", base.rows)
         write_answers(folder / "tuned.jsonl", tuned.rows)
     draw_scores(args.picture, {"base": base.scores, "tuned": tuned.scores}, params.eval.confidence)
-    write_metrics(args.metrics, comparison_metrics(base, tuned, params.eval.confidence, params.seed))
-    write_metrics(args.speed, prefixed("base_", base.speed) | prefixed("tuned_", tuned.speed))
+    metrics = comparison_metrics(base, tuned, params.eval.confidence, params.seed)
+    write_metrics(args.metrics, metrics, "n_examples", "base_perplexity", "tuned_perplexity")
+    write_figures(args.speed, prefixed("base_", base.speed) | prefixed("tuned_", tuned.speed))
 
 
 if __name__ == "__main__":

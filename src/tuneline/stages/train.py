@@ -12,7 +12,7 @@ from tuneline.model.loading import load_tokenizer
 from tuneline.model.memory import check_memory
 from tuneline.model.methods import initial_model
 from tuneline.model.saving import save_model
-from tuneline.output import atomic_folder, write_metrics, write_text
+from tuneline.output import atomic_folder, write_figures, write_text
 from tuneline.training.checkpoints import (
     KEEPING,
     checkpoint_folder,
@@ -53,7 +53,7 @@ def main() -> None:
         with atomic_folder(args.out) as folder:
             save_model(model, tokenizer, folder)
         write_text(args.log, log + "\n")
-        write_metrics(args.speed, {**outcome.speed, "stage_seconds": time.perf_counter() - started})
+        write_figures(args.speed, {**outcome.speed, "stage_seconds": time.perf_counter() - started})
 
 
 if __name__ == "__main__":
