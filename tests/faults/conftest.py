@@ -3,16 +3,26 @@
 import os
 import random
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.faults.project import ROOT, Project, make_project
+from tests.faults.project import ROOT, Project, base_environment, make_project, write_params
+from tests.faults.trainers import NO_FAULT, Prepare, Trainers, forget
 
 DATA_STAGES = ("guard", "ingest", "clean", "split", "describe")
 # What package and parity read of stages that take minutes: the figures of the default experiment
 FIGURES = ("evaluate.json", "verify/f16.json", "verify/q8_0.json", "verify/q4_k_m.json")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Only `make faults` and who asks for the marker run these minutes."""
+    if "faults" not in config.getoption("markexpr"):
+        items[:] = [item for item in items if item.get_closest_marker("faults") is None]
 
 
 @pytest.fixture(scope="session")
@@ -70,3 +80,32 @@ Copy = Callable[[Project], Project]
 def copy(tmp_path: Path) -> Copy:
     """A copy of a project that the test may spoil."""
     return lambda project: copied(project, tmp_path / "copy")
+
+
+@pytest.fixture(scope="session")
+def trainers() -> Iterator[Trainers]:
+    path = f"{ROOT / 'src'}:{ROOT}"
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.faults.zygote"], cwd=ROOT, env=base_environment() | {"PYTHONPATH": path},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as zygote:  # fmt: skip
+        yield Trainers(zygote)
+        assert zygote.stdin is not None
+        zygote.stdin.close()
+
+
+@pytest.fixture
+def prepared(tokens_project: Project, copy: Copy, trainers: Trainers) -> Prepare:
+    """A project of that kind, and what its training without a fault leaves."""
+
+    def prepare(**changed: Any) -> tuple[Project, dict[str, bytes]]:
+        project = copy(tokens_project)
+        write_params(project.folder, changed)
+        code, said = trainers.train(project, NO_FAULT)
+        assert code == 0, said
+        whole = project.outputs("train@sft")
+        assert len(whole) > 4
+        forget(project)
+        return project, whole
+
+    return prepare

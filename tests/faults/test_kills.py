@@ -165,7 +165,7 @@ def test_nothing_that_a_killed_run_left_comes_into_a_result(stage: str, data_pro
 @pytest.mark.slow
 def test_what_killed_runs_leave_is_no_part_of_a_dependency(data_project: Project, copy: Copy) -> None:
     """DVC hashes folders such as models/gguf whole; .dvcignore keeps half-written files out."""
-    from dvc.repo import Repo
+    from dvc.repo import Repo  # type: ignore[import-untyped]  # DVC ships no types
 
     project = copy(data_project)
     folder = project.folder / "models/gguf"

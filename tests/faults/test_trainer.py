@@ -1,19 +1,16 @@
 """A trainer that is killed, wherever it is, and started again ends with the bytes of one that was left alone."""
 
-import json
 import random
 import shutil
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.faults.conftest import Copy
-from tests.faults.project import ROOT, Project, base_environment, files_of, write_params
+from tests.faults.project import Project, files_of, write_params
+from tests.faults.trainers import NO_FAULT, Prepare, Trainers, assert_ends_as_if_never_killed, checkpoints, forget
 from tests.training.test_checkpoints import flip
 from tuneline.training.checkpoints import damage
 
@@ -27,81 +24,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "full": {"method": {"name": "full", "family": "full"}, "lora": None},
 }
 N_KILLS_OF_A_KIND = 5  # times six kinds: 30
-NO_FAULT = ["none"]
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
-
-
-class Trainers:
-    """Runs the train stage of a project, through the zygote."""
-
-    def __init__(self, zygote: "subprocess.Popen[str]") -> None:
-        self._zygote = zygote
-
-    def train(self, project: Project, fault: list[Any]) -> tuple[int, str]:
-        """Exit code (negative: the signal that ended it), and what it said."""
-        log = project.folder.parent / "trainer.log"
-        argv = project.stages["train@sft"].argv
-        request = {"folder": str(project.folder), "argv": argv, "log": str(log), "fault": fault}
-        assert self._zygote.stdin is not None
-        assert self._zygote.stdout is not None
-        self._zygote.stdin.write(json.dumps(request) + "\n")
-        self._zygote.stdin.flush()
-        return int(self._zygote.stdout.readline()), log.read_text()
-
-
-@pytest.fixture(scope="session")
-def trainers() -> Iterator[Trainers]:
-    path = f"{ROOT / 'src'}:{ROOT}"
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.zygote"], cwd=ROOT, env=base_environment() | {"PYTHONPATH": path},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    ) as zygote:  # fmt: skip
-        yield Trainers(zygote)
-        assert zygote.stdin is not None
-        zygote.stdin.close()
-
-
-Prepare = Callable[..., tuple[Project, dict[str, bytes]]]
-
-
-@pytest.fixture
-def prepared(tokens_project: Project, copy: Copy, trainers: Trainers) -> Prepare:
-    """A project of that kind, and what its training without a fault leaves."""
-
-    def prepare(**changed: Any) -> tuple[Project, dict[str, bytes]]:
-        project = copy(tokens_project)
-        write_params(project.folder, changed)
-        code, said = trainers.train(project, NO_FAULT)
-        assert code == 0, said
-        whole = project.outputs("train@sft")
-        assert len(whole) > 4
-        forget(project)
-        return project, whole
-
-    return prepare
-
-
-def forget(project: Project) -> None:
-    project.remove_outputs("train@sft")
-    shutil.rmtree(project.folder / ".checkpoints", ignore_errors=True)
-
-
-def checkpoints(project: Project) -> list[Path]:
-    found = (project.folder / ".checkpoints").glob("*/checkpoint-*")
-    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
-
-
-def assert_ends_as_if_never_killed(
-    project: Project, whole: dict[str, bytes], trainers: Trainers, said_too: str = ""
-) -> None:
-    code, said = trainers.train(project, NO_FAULT)
-    assert code == 0, said
-    assert said_too in said
-    found = project.outputs("train@sft")
-    assert found.keys() == whole.keys()
-    assert [name for name in whole if found[name] != whole[name]] == []
-    assert list((project.folder / ".checkpoints").iterdir()) == []
 
 
 def kill_somewhere(kind: str, n_kills: int, prepared: Prepare, trainers: Trainers, draw: random.Random) -> None:
