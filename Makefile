@@ -44,11 +44,15 @@ check: setup ## Lint, types and the fast tests (seconds)
 	ruff check
 	ruff format --check
 	mypy
-	pytest -n auto --dist loadfile -m 'not slow and not gpu'
+	pytest -n auto --dist loadfile -m 'not slow and not gpu and not faults'
 
 .PHONY: test
 test: check ## Everything that check does, then the slow tests: training, llama.cpp, a real `dvc repro` (minutes)
-	pytest -m 'slow and not gpu'
+	pytest -m 'slow and not gpu and not faults'
+
+.PHONY: faults
+faults: setup ## Kill, fill, damage: what stages and training must survive (10 to 15 minutes; TUNELINE_SEED repeats a run)
+	pytest -n 0 -m faults tests/faults
 
 .PHONY: raw
 raw: setup ## Write data/raw/text_to_sql again (the same bytes)

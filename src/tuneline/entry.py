@@ -1,11 +1,24 @@
 """How a stage or a command starts and ends: arguments in, one clear line and a non-zero exit code on a user error."""
 
 import argparse
+import ctypes
+import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tuneline.errors import TunelineError
+from tuneline.shortage import shortage
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+# What a child runs before it becomes a program: it asks Linux to die with its parent (argv[1], if that still lives).
+_MORTAL = f"""\
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, signal.SIGKILL)
+os.getppid() == int(sys.argv[1]) or sys.exit("its parent is gone")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 def stage_arguments(description: str | None, *paths: str, names: tuple[str, ...] = ()) -> argparse.Namespace:
@@ -22,9 +35,39 @@ def stage_arguments(description: str | None, *paths: str, names: tuple[str, ...]
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main`; a `TunelineError` becomes `error: ...` on stderr and exit code 1, without a traceback."""
+    """Call `main`; a `TunelineError` becomes `error: ...` on stderr and exit code 1, without a traceback.
+
+    So does what this machine has too little of, whichever library met it: room on the disk, and memory.
+    """
     try:
         main()
     except TunelineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _end(str(error))
+    except Exception as error:
+        if (reason := shortage(error)) is None:
+            raise
+        _end(reason)
+
+
+def _end(reason: str) -> None:
+    print(f"error: {reason}", file=sys.stderr)
+    sys.exit(1)
+
+
+def end_with_parent(number: signal.Signals) -> None:
+    """Ask Linux for that signal when the parent ends: a killed `dvc` or stage leaves nobody behind who still writes.
+
+    Elsewhere nothing happens; what such a process holds or writes is then told from what the next run does.
+    """
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number)
+        if os.getppid() != parent:  # it ended before the call
+            os.kill(os.getpid(), number)
+
+
+def mortal(command: Sequence[str]) -> list[str]:
+    """The command of a program that is not ours, made to end when this process ends; on Linux."""
+    if sys.platform != "linux":
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", _MORTAL, str(os.getpid()), *command]

@@ -13,9 +13,13 @@ from tuneline.errors import TunelineError
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it into place when the block succeeds, remove it otherwise."""
+    """Yield a temporary path beside `path`; rename it into place when the block succeeds, remove it otherwise.
+
+    There is no file at the temporary path: what a killed run was writing there is another one, whoever goes on with it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
+    temporary.unlink(missing_ok=True)
     try:
         yield temporary
         temporary.replace(path)
@@ -84,7 +88,19 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def write_metrics(path: Path, metrics: Mapping[str, float | int]) -> None:
+def write_metrics(path: Path, metrics: Mapping[str, float | int], n: str, *expected: str) -> None:
+    """As `write_figures`. `n` is the key that counts what was measured, `expected` are those that others rely on.
+
+    Raises `TunelineError` when one of the keys is missing or nothing was measured: figures of nothing look perfect.
+    """
+    if missing := [key for key in (n, *expected) if key not in metrics]:
+        raise TunelineError(f"{path}: not measured: {', '.join(missing)}; run the stage again, with rows to measure")
+    if not isinstance(metrics[n], int) or metrics[n] < 1:
+        raise TunelineError(f"{path}: {n} is {metrics[n]}, so the figures are of nothing; give it rows to measure")
+    write_figures(path, metrics)
+
+
+def write_figures(path: Path, metrics: Mapping[str, float | int]) -> None:
     """Write one flat JSON object of finite numbers, sorted by key, floats to 6 significant digits.
 
     Raises `TunelineError` naming the keys whose value is NaN, infinite or no number: such a metric would rank first.

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tuneline.output import atomic_folder
+from tuneline.errors import TunelineError
+from tuneline.output import atomic_file, atomic_folder, write_metrics
 
 
 @pytest.fixture
@@ -59,3 +60,33 @@ def test_what_an_interrupted_run_left_behind_does_no_harm(old: Path) -> None:
     with atomic_folder(old) as folder:
         (folder / "new.txt").write_text("new")
     assert everything(old.parent) == {"out/new.txt": "new"}
+
+
+def test_who_still_writes_for_a_killed_run_writes_into_no_result(tmp_path: Path) -> None:
+    with (tmp_path / ".out.partial").open("wb", buffering=0) as of_the_killed:
+        of_the_killed.write(b"half")
+        with atomic_file(tmp_path / "out") as temporary, temporary.open("wb", buffering=0) as file:
+            file.write(b"new")
+            of_the_killed.write(b" of another run")
+    assert everything(tmp_path) == {"out": "new"}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "problem"),
+    [
+        ({"n_rows": 3, "loss": float("nan")}, "not finite numbers: loss=nan"),
+        ({"n_rows": 3, "loss": float("inf")}, "not finite numbers: loss=inf"),
+        ({"n_rows": 3, "loss": "0.5"}, "not finite numbers: loss=0.5"),
+        ({"n_rows": 3, "los": 0.5}, "not measured: loss"),
+        ({"loss": 0.5}, "not measured: n_rows"),
+        ({"n_rows": 0, "loss": 0.0}, "n_rows is 0, so the figures are of nothing"),
+        ({"n_rows": 2.5, "loss": 0.0}, "n_rows is 2.5"),
+    ],
+)
+def test_metrics_that_could_mislead_are_refused_and_the_old_file_stays(
+    metrics: dict[str, float | int], problem: str, tmp_path: Path
+) -> None:
+    write_metrics(tmp_path / "out.json", {"n_rows": 1, "loss": 0.1234567}, "n_rows", "loss")
+    with pytest.raises(TunelineError, match=problem):
+        write_metrics(tmp_path / "out.json", metrics, "n_rows", "loss")
+    assert everything(tmp_path) == {"out.json": '{\n  "loss": 0.123457,\n  "n_rows": 1\n}\n'}

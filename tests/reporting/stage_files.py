@@ -16,7 +16,7 @@ from tuneline.data.records import (
     write_examples,
     write_rejected,
 )
-from tuneline.output import write_metrics
+from tuneline.output import write_figures
 from tuneline.reporting.describing import Description, Folders, describe
 
 EMAIL = "ann.smith@example-mail.com"
@@ -57,7 +57,7 @@ class Files:
         for report, rows in zip(reports, (self.ingested, self.clean), strict=True):
             kept = Counter(row.source for row in rows)
             figures = {f"n_kept_from_{source}": kept[source] for source in kept}
-            write_metrics(report, {"n_kept": len(rows), "n_kept_from_none": 0} | figures)
+            write_figures(report, {"n_kept": len(rows), "n_kept_from_none": 0} | figures)
         divided, augmented = folder / "clean/examples.jsonl", folder / "augmented"
         if self.with_teacher is not None:
             divided = augmented / "clean/examples.jsonl"

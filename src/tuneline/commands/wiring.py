@@ -20,7 +20,7 @@ from tuneline.output import write_text
 
 # Not dependencies: what they contribute to a result comes in through params.yaml, whose values are tracked themselves.
 # The guard is the exception: to apply the rules of config is all it does.
-PLUMBING = ("tuneline.config", "tuneline.entry", "tuneline.errors")
+PLUMBING = ("tuneline.config", "tuneline.entry", "tuneline.errors", "tuneline.shortage")
 GUARD = "tuneline.stages.guard"
 CODE = "src/tuneline/"
 # How dvc.yaml names the key that a stage's instance looks up with `[args.phase]` or `[link.type]`.

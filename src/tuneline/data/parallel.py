@@ -1,9 +1,11 @@
 """Work on parts of a file in several processes, results in the order of the parts."""
 
 import multiprocessing
+import multiprocessing.connection
 import multiprocessing.context
 import os
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -55,7 +57,7 @@ def processes(n_workers: int) -> Iterator[Ordered]:
     if n_workers == 1:
         yield _in_this_process
         return
-    with ProcessPoolExecutor(n_workers, mp_context=_context()) as pool:
+    with ProcessPoolExecutor(n_workers, mp_context=_context(), initializer=_watch_parent) as pool:
         try:
             yield partial(_in_pool, pool, n_workers)
         finally:
@@ -66,6 +68,19 @@ def ordered(work: Callable[[Item], Result], parts: Iterable[Item], n_workers: in
     """One call of `processes(n_workers)`."""
     with processes(n_workers) as in_order:
         yield from in_order(work, parts)
+
+
+def _watch_parent() -> None:
+    """A worker is on its own as soon as its parent was killed: it would wait for work for ever, or write a part of it
+    beside those of the next run."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_behind, args=[parent.sentinel], daemon=True).start()
+
+
+def _end_behind(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
 
 
 def _context() -> multiprocessing.context.BaseContext:

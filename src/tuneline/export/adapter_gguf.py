@@ -11,6 +11,7 @@ from pathlib import Path
 from peft import LoraConfig, PeftConfig
 
 from tuneline.config.schema import ModelConfig
+from tuneline.entry import mortal
 from tuneline.errors import EnvironmentProblem, ModelError
 from tuneline.export.checkpoint import Checkpoint, check_tensors
 from tuneline.export.gguf import check_converter, last_line
@@ -93,7 +94,7 @@ def _run(converter: Path, folder: Path, scratch: Path, out: Path) -> None:
         raise EnvironmentProblem(f"{script}: llama.cpp's converter of adapters is not there; run `make setup`")
     arguments = [str(scratch / "adapter"), "--base", str(scratch / "base"), "--outfile", str(out), "--outtype", "f32"]
     child = subprocess.run(  # noqa: S603  (llama.cpp's own script; every argument is a path or fixed)
-        [sys.executable, str(script), *arguments],
+        mortal([sys.executable, str(script), *arguments]),
         env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if child.returncode != 0 or not out.is_file():

@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from tuneline.data.records import Example
+from tuneline.entry import mortal
 from tuneline.errors import DataError, ModelError
 from tuneline.export.llama_cpp import tool_environment
 from tuneline.export.runtime import n_threads
@@ -40,7 +41,7 @@ def compute(tool: Path, gguf: Path, text: Path, out: Path, *, n_ctx: int) -> Non
         options = ["--parse-special", "--no-ppl", "--ctx-size", str(n_ctx), "--n-gpu-layers", "0"]
         options += ["--threads", str(n_threads(gguf.stat().st_size))]
         files = ["--model", str(gguf), "--file", str(text), "--output-file", str(temporary), "--output-format", "gguf"]
-        command = [str(tool), *files, *options]
+        command = mortal([str(tool), *files, *options])
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=tool_environment())  # noqa: S603
         if done.returncode != 0 or not temporary.is_file():
             raise ModelError(f"{gguf}: llama-imatrix fails: {_last_line(done.stderr or done.stdout)}")

@@ -8,11 +8,13 @@ engines than Transformers can parse. Standard output is one JSON object.
 
 import json
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tuneline.entry import end_with_parent
 from tuneline.errors import TunelineError
 from tuneline.export.chat_template import portable
 from tuneline.export.pretokenizer import pre_tokenizer_type
@@ -22,6 +24,7 @@ Vocabulary = tuple[list[bytes], list[float], list[int]]  # texts, scores and typ
 
 
 def main() -> None:
+    end_with_parent(signal.SIGKILL)
     source, model, out, outtype, name = sys.argv[1:]
     logging.basicConfig(level=logging.ERROR)  # before the converter's own, which logs every tensor
     sys.path[:0] = [str(Path(source) / "gguf-py"), source]

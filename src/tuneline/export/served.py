@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tuneline.data.records import Json, Message, ToolCall
+from tuneline.entry import mortal
 from tuneline.errors import EnvironmentProblem, ModelError
 from tuneline.export.llama_cpp import installed_tool, tool_environment
 
@@ -73,7 +74,7 @@ def open_served(gguf: Path) -> Iterator[Served]:
         with (
             log.open("wb") as words,
             subprocess.Popen(  # noqa: S603  (the program is the one this environment built)
-                _command(gguf, address), stdout=subprocess.DEVNULL, stderr=words, env=tool_environment()
+                mortal(_command(gguf, address)), stdout=subprocess.DEVNULL, stderr=words, env=tool_environment()
             ) as server,
         ):
             try:

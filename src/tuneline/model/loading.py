@@ -27,6 +27,7 @@ from transformers.utils.logging import disable_progress_bar
 from tuneline.config.schema import Family, HardwareConfig, ModelConfig, QuantizationConfig
 from tuneline.errors import EnvironmentProblem, ModelError
 from tuneline.model.devices import take_devices
+from tuneline.shortage import is_out_of_memory
 
 if not sys.stderr.isatty():
     # a pipe gets plain lines, and loading has nothing to say there
@@ -355,7 +356,12 @@ def one_line_errors(name: str, revision: str | None) -> Iterator[None]:
         raise EnvironmentProblem(
             f"{at_revision(name, revision)} needs a Python package that is not installed here: {first_line(error)}"
         ) from error
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (MemoryError, OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise EnvironmentProblem(
+                f"{at_revision(name, revision)}: out of memory while it was loaded ({first_line(error)}); choose "
+                "hardware.precision bf16, method qlora or a smaller model, or take a device with more memory"
+            ) from error
         if revision is None or isinstance(error, RuntimeError):
             raise ModelError(f"{name}: cannot be loaded: {first_line(error)}") from error
         raise EnvironmentProblem(

@@ -123,7 +123,7 @@ def write_report(found: Description, folder: Path) -> None:
     sample = list(found.sample.rows(STAGES))
     write_text(folder / "rejected.md", as_markdown(sample))
     (folder / "rejected.jsonl").write_bytes(b"".join(as_line(row.as_json()) for row in sample))
-    write_metrics(folder / "counts.json", metrics(found))
+    write_metrics(folder / "counts.json", metrics(found), "clean_n_read")
     draw_rules(found.flow, folder / "rules.png")
     draw_lengths(found.lengths, folder / "lengths.png")
     draw_sources(found.flow, folder / "sources.png")

@@ -31,7 +31,8 @@ def main() -> None:
     write_rejected(args.rejected, rows.rejected)
     rows.check(augment.max_rejected_fraction, args.rejected)
     write_examples(args.out, rows.kept)
-    write_metrics(args.metrics, metrics(rows, tasks, answers.replies, augment.jobs, sources))
+    figures = metrics(rows, tasks, answers.replies, augment.jobs, sources)
+    write_metrics(args.metrics, figures, "n_requests", "n_read", "n_kept")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def main() -> None:
     outputs = Outputs(args.out, args.rejected, args.clusters)
     shown = partial(watched, what="clean", n_total=None)
     metrics = clean_within_limit([args.examples, args.augmented], outputs, params.data.sources, params.clean, shown)
-    write_metrics(args.metrics, metrics)
+    write_metrics(args.metrics, metrics, "n_read", "n_kept", "n_rejected")
 
 
 if __name__ == "__main__":

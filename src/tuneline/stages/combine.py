@@ -22,7 +22,7 @@ def main() -> None:
     with atomic_folder(args.out) as folder:
         check_room(settings, folder)
         metrics = combine(settings, params.model, params.seed, folder, rows)
-        write_metrics(args.metrics, metrics)  # before the check, so that a failure can be looked into
+        write_metrics(args.metrics, metrics, "n_sources")  # before the check, so that a failure can be looked into
         check_combination(metrics, settings, params.merge.max_relative_logit_diff)
 
 

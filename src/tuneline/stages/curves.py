@@ -13,7 +13,7 @@ def main() -> None:
     write_text(args.curve, curve_csv(points))
     with atomic_file(args.picture) as temporary:
         draw_curve(points, temporary, f"Phase {args.phase}")
-    write_metrics(args.metrics, curve_metrics(log))
+    write_metrics(args.metrics, curve_metrics(log), "n_steps", "train_loss_nats")
 
 
 if __name__ == "__main__":

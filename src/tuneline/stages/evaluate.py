@@ -7,7 +7,8 @@ from tuneline.evaluation.metrics import comparison_metrics, prefixed
 from tuneline.evaluation.picture import draw_scores
 from tuneline.evaluation.tasks import make_scorer
 from tuneline.model.devices import take_devices
-from tuneline.output import write_metrics
+from tuneline.output import atomic_folder, write_figures, write_metrics
+from tuneline.shortage import out_of_memory_names
 
 
 def main() -> None:
@@ -27,22 +28,25 @@ def main() -> None:
     base_questions = encode_questions(load_tokenizer(model), examples, *room)
     tuned_questions = encode_questions(load_tokenizer_from(args.tuned), examples, *room)
 
-    base = answer_all(
-        load_base(model, hardware, quantization), base_questions, scorer, hardware.eval_batch_size, "base"
-    )
-    tuned = answer_all(
-        bare_model(load_tuned(args.tuned, model, hardware, quantization)),
-        tuned_questions,
-        scorer,
-        hardware.eval_batch_size,
-        "tuned",
-    )
+    with out_of_memory_names("evaluate", f"lower hardware.eval_batch_size (now {hardware.eval_batch_size})"):
+        base = answer_all(
+            load_base(model, hardware, quantization), base_questions, scorer, hardware.eval_batch_size, "base"
+        )
+        tuned = answer_all(
+            bare_model(load_tuned(args.tuned, model, hardware, quantization)),
+            tuned_questions,
+            scorer,
+            hardware.eval_batch_size,
+            "tuned",
+        )
 
-    write_answers(args.predictions / "base.jsonl", base.rows)
-    write_answers(args.predictions / "tuned.jsonl", tuned.rows)
+    with atomic_folder(args.predictions) as folder:
+        write_answers(folder / "base.jsonl", base.rows)
+        write_answers(folder / "tuned.jsonl", tuned.rows)
     draw_scores(args.picture, {"base": base.scores, "tuned": tuned.scores}, params.eval.confidence)
-    write_metrics(args.metrics, comparison_metrics(base, tuned, params.eval.confidence, params.seed))
-    write_metrics(args.speed, prefixed("base_", base.speed) | prefixed("tuned_", tuned.speed))
+    metrics = comparison_metrics(base, tuned, params.eval.confidence, params.seed)
+    write_metrics(args.metrics, metrics, "n_examples", "base_perplexity", "tuned_perplexity")
+    write_figures(args.speed, prefixed("base_", base.speed) | prefixed("tuned_", tuned.speed))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def main() -> None:
         params.hardware.eval_batch_size,
         params.seed,
     )
-    write_metrics(args.out, metrics)
+    write_metrics(args.out, metrics, "n_examples")
 
 
 if __name__ == "__main__":

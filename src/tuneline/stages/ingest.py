@@ -27,7 +27,7 @@ def main() -> None:
     ingested = ingest(sources, additions, outputs, n_cores(), partial(watched, n_total=None), check)
     for note in ingested.notes:
         print(note)
-    write_metrics(args.metrics, ingested.tally.metrics(RULES, sources))
+    write_metrics(args.metrics, ingested.tally.metrics(RULES, sources), "n_read", "n_kept", "n_rejected")
 
 
 if __name__ == "__main__":

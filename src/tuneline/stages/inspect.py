@@ -31,7 +31,7 @@ def main() -> None:
                 print(note)
             check_left_out(counts[split], split, phase.max_length, allowed_fraction)
         check_rows(counts["train"], phase.objective, args.splits)
-    write_metrics(args.metrics, token_metrics(counts["train"], counts["val"]))
+    write_metrics(args.metrics, token_metrics(counts["train"], counts["val"]), "n_trained_tokens", "n_train_rows")
     write_text(args.preview, preview(tokenizer, counts["train"], f"Tokens of phase {args.phase}"))
 
 

@@ -18,7 +18,8 @@ def main() -> None:
     with atomic_folder(args.out) as folder:
         metrics = merge(args.tuned, params.model, params.merge.dtype, folder, rows)
         metrics |= four_bit_distance(args.tuned, params.model, params.quantization, folder, rows)
-        write_metrics(args.metrics, metrics)  # before the check, so that a failure can be looked into
+        # before the check, so that a failure can be looked into
+        write_metrics(args.metrics, metrics, "n_tokens", "relative_logit_diff")
         check_merge(metrics, params.merge)
 
 

@@ -4,7 +4,7 @@ from tuneline.config.params import read_params
 from tuneline.entry import run, stage_arguments
 from tuneline.export.chain import chain_csv, chain_markdown, chain_metrics, check_chain, read_chain
 from tuneline.export.chain_picture import draw_chain
-from tuneline.output import write_metrics, write_text
+from tuneline.output import write_figures, write_text
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     write_text(args.text, chain_markdown(links, confidence))
     write_text(args.table, chain_csv(links, confidence))
     draw_chain(args.picture, links, confidence)
-    write_metrics(args.metrics, chain_metrics(links, confidence))
+    write_figures(args.metrics, chain_metrics(links, confidence))
     check_chain(
         links, outtype=export.outtype, all_within_budget=export.all_within_budget
     )  # last, so that a failure can be looked into

@@ -24,7 +24,7 @@ def main() -> None:
         print(note)
     with atomic_folder(args.out) as folder:
         write_sides(folder, divided, mixed)
-    write_metrics(args.metrics, count_sides(divided, mixed))
+    write_metrics(args.metrics, count_sides(divided, mixed), "n_train", "n_val", "n_test")
 
 
 if __name__ == "__main__":

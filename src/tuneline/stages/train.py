@@ -1,22 +1,22 @@
 """Stage train: one phase of the recipe, from its tokens and its starting weights to an adapter or a full model."""
 
 import json
+import signal
 import time
 
 from tuneline.config.params import read_params
-from tuneline.entry import run, stage_arguments
+from tuneline.entry import end_with_parent, run, stage_arguments
 from tuneline.export.room import check_room
 from tuneline.model.devices import take_devices
-from tuneline.output import atomic_folder, write_metrics, write_text
+from tuneline.output import atomic_folder, write_figures, write_text
 from tuneline.training import checkpoints as keeping
-from tuneline.training.interruption import end_with_parent
 from tuneline.training.tracking import tracked_run
 
 
 def main() -> None:
     """Check that it fits, load, train (from the last checkpoint, if this very training was interrupted), save."""
     args = stage_arguments(__doc__, "tokens", "init", "checkpoints", "out", "log", "speed", names=("phase",))
-    end_with_parent()
+    end_with_parent(signal.SIGTERM)  # it saves before it ends
     params = read_params(args.params)
     take_devices(params.hardware.device, params.hardware.num_devices)
     started = time.perf_counter()
@@ -49,7 +49,7 @@ def main() -> None:
         with atomic_folder(args.out) as folder:
             save_model(model, tokenizer, folder)
         write_text(args.log, log + "\n")
-        write_metrics(args.speed, {**outcome.speed, "stage_seconds": time.perf_counter() - started})
+        write_figures(args.speed, {**outcome.speed, "stage_seconds": time.perf_counter() - started})
 
 
 if __name__ == "__main__":

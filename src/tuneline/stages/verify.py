@@ -8,7 +8,7 @@ from tuneline.export.answers import Judged, loss_metrics, read_reference, write_
 from tuneline.export.budget import check_link, outside_budget
 from tuneline.export.quantize import gguf_type
 from tuneline.export.verify import Link, measure
-from tuneline.output import write_metrics
+from tuneline.output import write_figures, write_metrics
 
 
 def main() -> None:
@@ -29,8 +29,9 @@ def main() -> None:
     budget = params.export.budgets[link.type]
     metrics |= {"within_budget": int(not outside_budget(metrics, budget))}
     write_answers(args.predictions, asked, measured.answers, judged)
-    write_metrics(args.speed, measured.speed)
-    write_metrics(args.metrics, metrics)  # before the check, so that a failure can be looked into
+    write_figures(args.speed, measured.speed)
+    # before the check, so that a failure can be looked into
+    write_metrics(args.metrics, metrics, "n_examples", "n_tokens", "kl_mean_nats", "top1_agreement")
     check_link(
         link.type,
         metrics,

@@ -16,6 +16,7 @@ from tuneline.config.schema import HardwareConfig, PhaseConfig, TrainConfig
 from tuneline.errors import DataError, EnvironmentProblem
 from tuneline.model.methods import TrainableModel
 from tuneline.model.saving import check_finite
+from tuneline.shortage import out_of_memory_names
 from tuneline.training.callbacks import BestWeights, LastStep, Progress
 from tuneline.training.checkpoints import newest_whole, remove_others
 from tuneline.training.interruption import Interrupted, StopRequest, stop_requests
@@ -67,7 +68,8 @@ def train(
         callbacks = [LastStep(), Progress(), *([best] if best else []), keeper]
         keeper.trainer = trainer = TokenTrainer(model, tokenizer, args, data, val_data, layout, callbacks)
         trainer.remove_callback(PrinterCallback)
-        seconds = _run(trainer, resumed)
+        with out_of_memory_names("train", _memory_advice(phase, hardware, checkpoints)):
+            seconds = _run(trainer, resumed)
     _refuse_unfinished(trainer, request, checkpoints)
     if best is not None:
         best.restore(model)
@@ -155,6 +157,15 @@ def _refuse_unfinished(trainer: TokenTrainer, request: StopRequest, checkpoints:
             f"train: {request.name} at step {step} of {n_steps}; the checkpoint is in {checkpoints}; "
             "the same command continues from it"
         )
+
+
+def _memory_advice(phase: PhaseConfig, hardware: HardwareConfig, checkpoints: Path) -> str:
+    return (
+        f"lower hardware.micro_batch_size (now {hardware.micro_batch_size}) or, if it was a validation, "
+        f"hardware.eval_batch_size (now {hardware.eval_batch_size}), set hardware.gradient_checkpointing (now "
+        f"{str(hardware.gradient_checkpointing).lower()}), or lower the phase's max_length (now {phase.max_length}); "
+        f"{checkpoints} keeps the checkpoints, from which the same settings continue"
+    )
 
 
 def _run(trainer: TokenTrainer, resumed: Path | None) -> float:

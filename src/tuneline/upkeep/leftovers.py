@@ -13,7 +13,7 @@ import psutil  # type: ignore[import-untyped]  # ships no types
 from tuneline.training.checkpoints import describe, discard, holder, size_bytes
 from tuneline.upkeep.processes import command_of, with_words, working_in
 
-HALF_WRITTEN = re.compile(r"\..+\.(partial|previous|scratch)")  # the names that tuneline.output gives
+HALF_WRITTEN = re.compile(r"\..+\.(partial(\.yaml)?|previous|scratch)")  # by tuneline.output, config.compose
 REMOVED = re.compile(r"\..+\.removed")  # and tuneline.training.checkpoints
 SHARED_CACHE_SECONDS = 3600
 NOT_OURS = (".git", ".venv", ".dvc", ".checkpoints", "node_modules")

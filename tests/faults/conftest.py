@@ -1,0 +1,111 @@
+"""Small copies of this repository, whose stages faults strike."""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.project import ROOT, Project, base_environment, make_project, write_params
+from tests.faults.trainers import NO_FAULT, Prepare, Trainers, forget
+
+DATA_STAGES = ("guard", "ingest", "clean", "split", "describe")
+# What package and parity read of stages that take minutes: the figures of the default experiment
+FIGURES = ("evaluate.json", "verify/f16.json", "verify/q8_0.json", "verify/q4_k_m.json")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Only `make faults` and who asks for the marker run these minutes."""
+    if "faults" not in config.getoption("markexpr"):
+        items[:] = [item for item in items if item.get_closest_marker("faults") is None]
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """Of this run: TUNELINE_SEED, or another one each time; a failure shows it."""
+    chosen = int(os.environ.get("TUNELINE_SEED", random.SystemRandom().randrange(2**32)))
+    print(f"TUNELINE_SEED={chosen}")
+    return chosen
+
+
+@pytest.fixture
+def draw(seed: int, request: pytest.FixtureRequest) -> random.Random:
+    """Draws that depend on the seed and the test's name alone."""
+    print(f"TUNELINE_SEED={seed}")
+    return random.Random(f"{seed} {request.node.name}")
+
+
+@pytest.fixture(scope="session")
+def data_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project in which the data stages have run without a fault; copied, never changed."""
+    project = make_project(tmp_path_factory.mktemp("data stages"))
+    project.succeed(*DATA_STAGES)
+    return project
+
+
+@pytest.fixture(scope="session")
+def tokens_project(data_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """And inspect."""
+    project = copied(data_project, tmp_path_factory.mktemp("tokens") / "project")
+    project.succeed("inspect@sft")
+    return project
+
+
+@pytest.fixture(scope="session")
+def whole_project(tokens_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """And every stage to the folder that is deployed, but for those that compare models."""
+    project = copied(tokens_project, tmp_path_factory.mktemp("whole") / "project")
+    project.succeed("train@sft", "curves@sft", "merge", "convert", "quantize@q8_0", "quantize@q4_k_m")
+    for name in FIGURES:
+        (project.folder / "reports" / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(ROOT / "reports" / name, project.folder / "reports" / name)
+    project.succeed("parity", "package")
+    return project
+
+
+def copied(project: Project, folder: Path) -> Project:
+    shutil.copytree(project.folder, folder, symlinks=True)
+    return Project(folder)
+
+
+Copy = Callable[[Project], Project]
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Copy:
+    """A copy of a project that the test may spoil."""
+    return lambda project: copied(project, tmp_path / "copy")
+
+
+@pytest.fixture(scope="session")
+def trainers() -> Iterator[Trainers]:
+    path = f"{ROOT / 'src'}:{ROOT}"
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.faults.zygote"], cwd=ROOT, env=base_environment() | {"PYTHONPATH": path},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as zygote:  # fmt: skip
+        yield Trainers(zygote)
+        assert zygote.stdin is not None
+        zygote.stdin.close()
+
+
+@pytest.fixture
+def prepared(tokens_project: Project, copy: Copy, trainers: Trainers) -> Prepare:
+    """A project of that kind, and what its training without a fault leaves."""
+
+    def prepare(**changed: Any) -> tuple[Project, dict[str, bytes]]:
+        project = copy(tokens_project)
+        write_params(project.folder, changed)
+        code, said = trainers.train(project, NO_FAULT)
+        assert code == 0, said
+        whole = project.outputs("train@sft")
+        assert len(whole) > 4
+        forget(project)
+        return project, whole
+
+    return prepare

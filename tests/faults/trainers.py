@@ -1,0 +1,53 @@
+"""Trainers by request, and what must hold of one that starts again."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.faults.project import Project
+
+NO_FAULT = ["none"]
+Prepare = Callable[..., tuple[Project, dict[str, bytes]]]
+
+
+class Trainers:
+    """Runs the train stage of a project, through the zygote."""
+
+    def __init__(self, zygote: "subprocess.Popen[str]") -> None:
+        self._zygote = zygote
+
+    def train(self, project: Project, fault: list[Any]) -> tuple[int, str]:
+        """Exit code (negative: the signal that ended it), and what it said."""
+        log = project.folder.parent / "trainer.log"
+        argv = project.stages["train@sft"].argv
+        request = {"folder": str(project.folder), "argv": argv, "log": str(log), "fault": fault}
+        assert self._zygote.stdin is not None
+        assert self._zygote.stdout is not None
+        self._zygote.stdin.write(json.dumps(request) + "\n")
+        self._zygote.stdin.flush()
+        return int(self._zygote.stdout.readline()), log.read_text()
+
+
+def forget(project: Project) -> None:
+    project.remove_outputs("train@sft")
+    shutil.rmtree(project.folder / ".checkpoints", ignore_errors=True)
+
+
+def checkpoints(project: Project) -> list[Path]:
+    found = (project.folder / ".checkpoints").glob("*/checkpoint-*")
+    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+
+
+def assert_ends_as_if_never_killed(
+    project: Project, whole: dict[str, bytes], trainers: Trainers, said_too: str = ""
+) -> None:
+    code, said = trainers.train(project, NO_FAULT)
+    assert code == 0, said
+    assert said_too in said
+    found = project.outputs("train@sft")
+    assert found.keys() == whole.keys()
+    assert [name for name in whole if found[name] != whole[name]] == []
+    assert list((project.folder / ".checkpoints").iterdir()) == []
