@@ -175,3 +175,34 @@ def test_model_with_bos_keeps_it(tmp_path: Path) -> None:
     with open_vocabulary(out) as vocabulary:
         assert vocabulary.bos_id == 1
         assert vocabulary.encode("a", add_special=True)[0] == 1
+
+
+def test_vocabulary_of_a_multimodal_model_is_that_of_its_text_section(tmp_path: Path) -> None:
+    """A Gemma 3 that sees pictures, as Transformers saves its configuration."""
+    import json
+
+    from transformers import Gemma3Config
+
+    from tuneline.export.gguf import _check_every_token_has_a_row
+    from tuneline.model.loading import load_tokenizer_from
+
+    save_tokenizer(tmp_path)
+    tokenizer = load_tokenizer_from(tmp_path)
+    Gemma3Config(text_config={"vocab_size": len(tokenizer)}).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert "vocab_size" not in config
+    _check_every_token_has_a_row(tmp_path, tokenizer, config)
+    config["text_config"]["vocab_size"] -= 1
+    with pytest.raises(ModelError, match="was added without a row"):
+        _check_every_token_has_a_row(tmp_path, tokenizer, config)
+
+
+def test_configuration_without_a_vocabulary_is_one_line(merged: Path, tmp_path: Path) -> None:
+    import json
+
+    shutil.copytree(merged, tmp_path / "model")
+    config = json.loads((merged / "config.json").read_text())
+    del config["vocab_size"]
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"config\.json: it has no vocab_size"):
+        convert_folder(tmp_path / "model", tmp_path / "x.gguf")

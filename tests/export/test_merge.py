@@ -283,7 +283,7 @@ def test_a_tensor_that_reached_the_disk_changed_is_named(
 
     monkeypatch.setattr(PreTrainedModel, "save_pretrained", save_and_flip_a_bit)
     (tmp_path / "out").mkdir()
-    with pytest.raises(ModelError, match=rf"model\.safetensors: tensor {name} was not written as it is in memory"):
+    with pytest.raises(ModelError, match=rf"out: tensor {name} was not written as it is in memory"):
         merge(tmp_path / "untied", model_config(base), "float32", tmp_path / "out", rows)
 
 
@@ -364,3 +364,53 @@ def test_merge_budget_error_names_link_figure_budget_and_cause() -> None:
         check_merge(broken, BUDGET)
     with pytest.raises(BudgetError):
         check_merge({"relative_logit_diff": math.nan}, BUDGET)
+
+
+def mixture_of_experts(kind: str) -> Any:
+    """A tiny one, whose experts are one tensor in memory and many on disk."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 64}
+    heads: dict[str, Any] = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0}
+    match kind:
+        case "mixtral":
+            return transformers.MixtralForCausalLM(transformers.MixtralConfig(num_local_experts=4, **sizes, **heads))
+    config = transformers.Qwen3MoeConfig(num_experts=4, moe_intermediate_size=16, **sizes, **heads)
+    return transformers.Qwen3MoeForCausalLM(config)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3-moe"])
+def test_experts_that_are_joined_in_memory_are_compared_too(kind: str, dtype: Any, tmp_path: Path) -> None:
+    from tuneline.export.merge import _check_written, round_weights
+
+    model = mixture_of_experts(kind)
+    round_weights(model, dtype)
+    model.save_pretrained(tmp_path)
+    assert set(tensors(tmp_path)) - set(model.state_dict())
+    _check_written(model, tmp_path)
+    with (tmp_path / "model.safetensors").open("r+b") as file:
+        file.seek(-10_000, 2)
+        byte = file.read(1)
+        file.seek(-10_000, 2)
+        file.write(bytes([byte[0] ^ 1]))
+    with pytest.raises(ModelError, match="was not written as it is in memory"):
+        _check_written(model, tmp_path)
+
+
+def test_a_tensor_that_was_not_written_is_named(merged: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM
+
+    from tuneline.export.merge import _check_written
+
+    model = AutoModelForCausalLM.from_pretrained(merged)
+    weights = tensors(merged)
+    save_file(weights, tmp_path / "model.safetensors")
+    _check_written(model, tmp_path)  # of two tied embeddings, one is enough
+    del weights[f"{LAYER}.weight"]
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=rf"tensor {LAYER}\.weight was not written; is the disk sound"):
+        _check_written(model, tmp_path)

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from tests.export.conftest import PEFT_WARNING, convert_folder, header_bytes, save_model, save_tokenizer
-from tuneline.config.schema import QuantType
+from tuneline.config.schema import OutType, QuantType
 from tuneline.errors import ConfigError, ModelError
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(PEFT_WARNING)]
@@ -122,3 +122,37 @@ def test_unknown_type_is_refused_with_the_list_and_the_nearest() -> None:
 
     with pytest.raises(ConfigError, match=r"'q4km' is not a llama.cpp type; one of f32, .*; did you mean 'q4_k_m'"):
         quant_type("q4km")
+
+
+QUANTS: tuple[QuantType, ...] = (
+    "q8_0",
+    "q6_k",
+    "q5_k_m",
+    "q4_k_m",
+    "q4_0",
+    "q5_1",
+    "iq4_nl",
+    "iq4_xs",
+    "q3_k_m",
+    "q2_k",
+)
+
+
+@pytest.mark.parametrize("outtype", ["f16", "f32"])
+@pytest.mark.parametrize("hidden_size", [192, 256, 384])
+def test_no_file_is_larger_than_the_room_that_was_asked_for(hidden_size: int, outtype: OutType, tmp_path: Path) -> None:
+    """Nor much smaller, which would refuse a disk that it fits on. Rows of 192 and 384 fall back to wider types."""
+    from tuneline.export.gguf import convert, installed_converter
+    from tuneline.export.quantize import quantize
+    from tuneline.export.room import converted_bytes, quantised_bytes
+    from tuneline.model.loading import load_tokenizer_from
+
+    folder, source, out = tmp_path / "model", tmp_path / "source.gguf", tmp_path / "out.gguf"
+    save_model(folder, 0, tied=True, hidden_size=hidden_size)
+    save_tokenizer(folder)
+    tokenizer = load_tokenizer_from(folder)
+    convert(folder, tokenizer, source, outtype=outtype, name="tiny", converter=installed_converter())
+    assert source.stat().st_size <= converted_bytes(folder, outtype) <= 1.1 * source.stat().st_size
+    for quant in QUANTS if hidden_size != 192 else ("q8_0", "q4_0", "q5_1", "iq4_nl"):
+        quantize(source, out, quant)
+        assert out.stat().st_size <= quantised_bytes(source, quant) <= 2 * out.stat().st_size, quant

@@ -22,6 +22,8 @@ def main() -> None:
     asked = [example for example in heldout if example.id in reference]
     compared = read_heldout(args.test, params.export.verify_examples)
     measured = measure(link, compared, asked, params.export.n_ctx, params.eval.max_new_tokens)
+    for name, reason in measured.refused.items():
+        print(f"{args.gguf}: the golden conversation {name!r} is not compared: {reason}")
     scores = score(params.eval.task, asked, measured.answers, args.resources, params.eval.statement_timeout_s)
     judged = list(map(Judged, scores, measured.ended))
     metrics = measured.metrics | loss_metrics(judged, [reference[row.id] for row in asked], params.eval.confidence)
