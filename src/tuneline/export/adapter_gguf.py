@@ -95,7 +95,7 @@ def _run(converter: Path, folder: Path, scratch: Path, out: Path) -> None:
     arguments = [str(scratch / "adapter"), "--base", str(scratch / "base"), "--outfile", str(out), "--outtype", "f32"]
     child = subprocess.run(  # noqa: S603  (llama.cpp's own script; every argument is a path or fixed)
         mortal([sys.executable, str(script), *arguments]),
-        env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if child.returncode != 0 or not out.is_file():
         raise ModelError(f"{folder}: llama.cpp's converter refuses the adapter: {last_line(child.stderr)}; {INSTEAD}")

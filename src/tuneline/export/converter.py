@@ -18,6 +18,7 @@ from tuneline.entry import end_with_parent
 from tuneline.errors import TunelineError
 from tuneline.export.chat_template import portable
 from tuneline.export.pretokenizer import pre_tokenizer_type
+from tuneline.shortage import shortage
 
 Template = str | list[dict[str, str]] | None
 Vocabulary = tuple[list[bytes], list[float], list[int]]  # texts, scores and types of all tokens, by id
@@ -41,6 +42,10 @@ def main() -> None:
         convert_hf_to_gguf.main()
     except (TunelineError, NotImplementedError) as error:
         answer = {"error": str(error)}
+    except Exception as error:
+        if (reason := shortage(error)) is None:
+            raise
+        answer = {"error": reason}
     print(json.dumps(answer))
 
 

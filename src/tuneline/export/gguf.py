@@ -97,6 +97,7 @@ def _run_converter(converter: Path, merged: Path, out: Path, outtype: OutType, n
     arguments = [str(converter), str(merged), str(out), outtype, name]
     # the child must find the very package that runs here, which may come from a copy of the repository
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"}
+    environment["TQDM_DISABLE"] = "1"  # a bar would be the last line of what it says
     child = subprocess.run(  # noqa: S603  (our own module; every argument is a path or a validated name)
         [sys.executable, "-m", converter_module.__name__, *arguments],
         env=environment, capture_output=True, text=True, check=False,
