@@ -103,7 +103,9 @@ def killed_while_others_work_for_it(project: Project, stage: str, n_others: int,
         time.sleep(0.005)
     time.sleep(delay_s)
     os.kill(shell.pid, signal.SIGKILL)  # the shell has become the stage
-    shell.communicate()
+    shell.wait()  # not for the end of its output: who goes on behind it holds that
+    assert shell.stdout is not None
+    shell.stdout.close()
 
 
 @pytest.fixture

@@ -78,15 +78,15 @@ def test_a_learning_rate_that_diverges_ends_the_stage_at_that_step(prepared: Pre
 def test_a_nan_in_the_base_model_ends_the_stage_at_its_first_step(
     prepared: Prepare, trainers: Trainers, draw: random.Random
 ) -> None:
-    from safetensors.numpy import load_file, save_file
+    from safetensors.torch import load_file, save_file
 
     project, _ = prepared()
     weights = project.folder / "models/base/sqlama/model.safetensors"
     tensors = load_file(weights)
     name = draw.choice([name for name in tensors if "proj" in name])
     print(f"NaN in {name}")
-    spoilt = tensors[name].copy()
-    spoilt.flat[0] = float("nan")
+    spoilt = tensors[name].clone()
+    spoilt[0] = float("nan")
     save_file(tensors | {name: spoilt}, weights, metadata={"format": "pt"})
     assert_refused_at_a_step(project, trainers, range(1, 2))
 

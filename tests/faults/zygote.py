@@ -86,11 +86,14 @@ def die_at_file(name: str, n_files: int) -> None:
 
 
 def limit_memory(n_bytes: int) -> None:
-    """From now on no more than that beside what is in use."""
+    """No more than that beside what is in use, and a tensor that is larger."""
     import resource
+
+    import torch
 
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + n_bytes, used + n_bytes))
+    torch.ones(n_bytes + 2**30, dtype=torch.uint8)
 
 
 def out_of_cuda_memory() -> None:
