@@ -7,7 +7,7 @@ from tuneline.data.progress import watched
 from tuneline.data.records import write_examples, write_rejected
 from tuneline.data.sides import is_trained_on
 from tuneline.entry import run, stage_arguments
-from tuneline.output import write_metrics
+from tuneline.output import write_figures
 from tuneline.teacher.answers import metrics, new_rows
 from tuneline.teacher.asking import ask_all
 from tuneline.teacher.cache import ReplyCache
@@ -32,7 +32,7 @@ def main() -> None:
     rows.check(augment.max_rejected_fraction, args.rejected)
     write_examples(args.out, rows.kept)
     figures = metrics(rows, tasks, answers.replies, augment.jobs, sources)
-    write_metrics(args.metrics, figures, "n_requests", "n_read", "n_kept")
+    write_figures(args.metrics, figures)
 
 
 if __name__ == "__main__":
