@@ -62,7 +62,8 @@ def check(metrics: dict[str, float | int]) -> None:
 def test_base_and_adapter_apart_predict_what_the_trained_adapter_predicts(
     base: Path, base_f16: Path, examples: list[Example], tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    save_adapter(base, tmp_path / "adapter", **{"r": 8, "lora_alpha": 32, "target_modules": "all-linear"} | settings)
+    # with a larger alpha these random weights give one near tie, which f16 may break either way
+    save_adapter(base, tmp_path / "adapter", **{"r": 8, "lora_alpha": 16, "target_modules": "all-linear"} | settings)
     gguf = convert_adapter_to(tmp_path / "adapter", base, tmp_path / "adapter.gguf")
     metrics = measured(tmp_path / "adapter", base, base_f16, gguf, examples)
     check(metrics)
