@@ -18,7 +18,7 @@ N_STEPS, N_MICRO_BATCHES = 12, 24
 KINDS: dict[str, dict[str, Any]] = {
     "lora": {"train.logging_steps": 5},
     "lora with dropout": {"lora.lora_dropout": 0.5},
-    "dora": {"lora.use_dora": True},
+    "dora": {"method": {"name": "dora", "family": "adapter"}, "lora.use_dora": True},
     "packing": {"recipe.phases.sft.packing": True},
     "early stopping": {"train.early_stopping_patience": 20, "train.eval_steps": 3},
     "full": {"method": {"name": "full", "family": "full"}, "lora": None},
