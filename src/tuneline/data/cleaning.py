@@ -57,10 +57,10 @@ def clean_files(
     Rows of test and benchmark sources are held out as given: no rule touches them. A pool row with a test row's
     prompt stays here too; it is the split's business (contamination).
     """
-    enabled_rules(rules)  # first of all, so that a rule that cannot be made says so at once
     names = tuple(source.name for source in sources)
     held_out = frozenset(source.name for source in sources if source.role in HELD_OUT_ROLES)
     with scratch_folder(outputs.examples) as folder, engine(rules.engine, rules.workers) as ordered:
+        enabled_rules(rules)  # before any part, so that a rule that cannot be made says so at once
         ranges = enumerate(part for path in examples for part in line_ranges(path, _PART_BYTES))
         cleaned = ordered(partial(clean_part, Work(rules, names, held_out, folder)), ranges)
         parts: list[Part] = []

@@ -8,7 +8,6 @@ any number of processes.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -16,7 +15,7 @@ from tuneline.config.schema import SourceConfig
 from tuneline.data.accounting import Tally
 from tuneline.data.adapting import Adapter
 from tuneline.data.opening import Additions, Opened, Part, open_source, rows_of
-from tuneline.data.parallel import Ordered, processes
+from tuneline.data.parallel import processes
 from tuneline.data.records import Example, as_json, as_line, rejected_as_json
 from tuneline.data.rows import Row
 from tuneline.errors import DataError
@@ -61,7 +60,7 @@ def ingest(
         with atomic_writer(outputs.rejected) as rejected, processes(n_workers) as ordered:
             for number, source in enumerate(sources):
                 opened = open_source(source, f"data.sources[{number}]", additions)
-                converted = _converted(opened, ordered)
+                converted = ordered(partial(_convert, opened.adapter), opened.parts)
                 left_out: set[str] = set()
                 for _ in watched(_write(converted, kept, rejected, ingested, left_out), source.name):
                     pass
@@ -69,15 +68,6 @@ def ingest(
         _check_meta_fields(additions.meta_fields, ingested)
         check(ingested.tally)
     return ingested
-
-
-def _converted(opened: Opened, ordered: Ordered) -> Iterator["_Converted"]:
-    """Every part in order. A source of one part is not worth the start of other processes."""
-    convert = partial(_convert, opened.adapter)
-    first = list(islice(opened.parts, 2))
-    if len(first) == 1:
-        return map(convert, first)
-    return ordered(convert, chain(first, opened.parts))
 
 
 @dataclass(slots=True)

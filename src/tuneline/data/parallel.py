@@ -3,6 +3,7 @@
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.context
+import multiprocessing.forkserver
 import os
 import sys
 import threading
@@ -13,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -53,7 +54,10 @@ class Ordered(Protocol):
 
 @contextmanager
 def processes(n_workers: int) -> Iterator[Ordered]:
-    """Processes of this machine, started once for all calls; with one worker everything runs in this process."""
+    """Processes of this machine, started once for all calls; with one worker everything runs in this process.
+
+    What they are forked from begins at once, so that it imports while the caller does what comes first.
+    """
     if n_workers == 1:
         yield _in_this_process
         return
@@ -89,6 +93,7 @@ def _context() -> multiprocessing.context.BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)  # imported once, not once per worker
+    multiprocessing.forkserver.ensure_running()
     return context
 
 
@@ -99,7 +104,12 @@ def _in_this_process(work: Callable[[Item], Result], parts: Iterable[Item]) -> I
 def _in_pool(
     pool: ProcessPoolExecutor, n_workers: int, work: Callable[[Item], Result], parts: Iterable[Item]
 ) -> Iterator[Result]:
-    waiting = iter(parts)
+    coming = iter(parts)
+    first = list(islice(coming, 2))
+    if len(first) == 1:  # not worth the start of processes
+        yield work(first[0])
+        return
+    waiting = chain(first, coming)
     under_way = deque(pool.submit(work, part) for part in islice(waiting, n_workers * _PARTS_AHEAD))
     try:
         while under_way:

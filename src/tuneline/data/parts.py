@@ -80,12 +80,11 @@ class Part:
         """The rows, read from disk."""
         return examples_at(self.stem, [(int(self.offsets[row]), int(self.n_bytes[row])) for row in rows])
 
-    def kept_lines(self, keep: Flags) -> Iterator[memoryview]:
-        """Lines of the rows flagged, neighbours in one piece."""
+    def kept_lines(self, keep: Flags) -> bytes:
+        """Lines of the rows flagged. In one piece: a file system stores it twice as fast as many small ones."""
         data = memoryview(_suffixed(self.stem, "kept").read_bytes())
-        edges = np.flatnonzero(np.diff(keep, prepend=False, append=False))
-        for begin, end in edges.reshape(-1, 2):
-            yield data[self.offsets[begin] : self.offsets[end]]  # a view: all of the data passes here
+        edges = np.flatnonzero(np.diff(keep, prepend=False, append=False))  # neighbours together
+        return b"".join([data[self.offsets[begin] : self.offsets[end]] for begin, end in edges.reshape(-1, 2)])
 
     def rejected_lines(self) -> Iterator[tuple[int, bytes]]:
         """(place among the part's rows, line of the file of rejected rows)"""

@@ -39,7 +39,7 @@ def write_parts(parts: Sequence[Part], copies: Removed, outputs: Outputs, check:
             for part, gone, (counts, lines) in zip(
                 parts, rows.of_parts(copies.rows), ordered(_rejected_lines, work), strict=True
             ):
-                kept.writelines(part.kept_lines(_all_but(gone, len(part.number))))
+                kept.write(part.kept_lines(_all_but(gone, len(part.number))))
                 rejected.write(lines)
                 tally.add(counts)
             clusters.writelines(as_line(cluster) for cluster in _clusters(rows, copies))
