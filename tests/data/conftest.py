@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from tuneline.config.schema import CleanConfig, SourceConfig, SourceFormat, SplitConfig
 from tuneline.data.ingesting import Outputs, ingest
 from tuneline.data.opening import Additions
-from tuneline.data.records import Example, Rejected, read_examples, read_rejected
+from tuneline.data.record_files import iterate_rejected, read_examples
+from tuneline.data.records import Example, Rejected
 
 _CONF = Path(__file__).resolve().parents[2] / "conf"
 _OPTIONS: dict[str, Any] = {
@@ -77,7 +78,7 @@ def ingest_sources(tmp_path: Path) -> IngestSources:
         outputs = Outputs(tmp_path / "out/examples.jsonl", tmp_path / "out/rejected.jsonl")
         additions = Additions(tuple(meta_fields), system_prompt, Path())
         done = ingest(sources, additions, outputs, n_workers, lambda rows, _: rows, lambda _: None)
-        examples, rejected = read_examples(outputs.examples), read_rejected(outputs.rejected)
+        examples, rejected = read_examples(outputs.examples), list(iterate_rejected(outputs.rejected))
         assert (done.tally.n_kept, done.tally.n_rejected) == (len(examples), len(rejected))
         return Collected(examples, rejected, done.notes)
 

@@ -19,18 +19,8 @@ from tuneline.data import cleaning
 from tuneline.data.accounting import Tally
 from tuneline.data.cleaning import clean_files, rule_names
 from tuneline.data.dedup import keys_of
-from tuneline.data.records import (
-    Example,
-    Json,
-    Message,
-    Rejected,
-    ToolCall,
-    make_example,
-    read_examples,
-    read_rejected,
-    with_id,
-    write_examples,
-)
+from tuneline.data.record_files import iterate_rejected, read_examples, write_examples
+from tuneline.data.records import Example, Json, Message, Rejected, ToolCall, make_example, with_id
 from tuneline.data.writing import Outputs
 from tuneline.errors import DataError
 
@@ -85,7 +75,7 @@ def clean_rows(tmp_path: Path) -> CleanRows:
         write_examples(given, rows)
         tally = clean_files([given], outputs, sources, rules, lambda items: items, lambda _: None)
         clusters = outputs.clusters.read_text().splitlines()
-        return Result(read_examples(outputs.examples), read_rejected(outputs.rejected), clusters, tally)
+        return Result(read_examples(outputs.examples), list(iterate_rejected(outputs.rejected)), clusters, tally)
 
     return cleaned
 

@@ -14,7 +14,8 @@ from tuneline.data.cleaning import clean_files
 from tuneline.data.ingesting import Outputs as Ingested
 from tuneline.data.ingesting import ingest
 from tuneline.data.opening import Additions
-from tuneline.data.records import Example, Rejected, read_examples, read_rejected
+from tuneline.data.record_files import iterate_rejected, read_examples
+from tuneline.data.records import Example, Rejected
 from tuneline.data.writing import Outputs
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -51,7 +52,7 @@ def clean_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_source: Cal
         ingest([source], Additions((), None, FOLDER), read, 1, lambda rows, _: rows, lambda _: None)
         outputs = Outputs(*(tmp_path / part for part in ("kept", "gone", "clusters")))
         clean_files([read.examples], outputs, [source], rules, lambda rows: rows, lambda _: None)
-        return read_examples(outputs.examples), read_rejected(outputs.rejected)
+        return read_examples(outputs.examples), list(iterate_rejected(outputs.rejected))
 
     return cleaned
 

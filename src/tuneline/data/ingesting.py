@@ -17,7 +17,8 @@ from tuneline.data.accounting import Tally
 from tuneline.data.adapting import Adapter
 from tuneline.data.opening import Additions, Opened, Part, open_source, rows_of
 from tuneline.data.parallel import Ordered, processes
-from tuneline.data.records import Example, as_json, as_line, rejected_as_json
+from tuneline.data.record_files import as_line, rejected_as_json
+from tuneline.data.records import Example, as_json
 from tuneline.data.rows import Row
 from tuneline.errors import DataError
 from tuneline.output import atomic_writer

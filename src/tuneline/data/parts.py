@@ -16,16 +16,8 @@ from tuneline.data.accounting import Tally
 from tuneline.data.arrays import Flags, Hashes, Indexes
 from tuneline.data.dedup import keys_of
 from tuneline.data.parallel import LineRange
-from tuneline.data.records import (
-    TEACHER_KEY,
-    Example,
-    as_line,
-    contents,
-    example_from,
-    parse_object,
-    place_of,
-    rejected_as_json,
-)
+from tuneline.data.record_files import as_line, example_from, parse_object, rejected_as_json
+from tuneline.data.records import TEACHER_KEY, Example, contents, place_of
 from tuneline.data.row_rules import Rows
 from tuneline.data.shingles import offsets_of
 from tuneline.errors import DataError

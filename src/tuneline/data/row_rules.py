@@ -14,7 +14,8 @@ from tuneline.data.finding import Changed, Rule
 from tuneline.data.language import language_rule
 from tuneline.data.lengths import empties_rule, length_rule
 from tuneline.data.pii import KINDS, pii_rule
-from tuneline.data.records import Example, Rejected, as_json, as_line, example_from, parse_object, rejection
+from tuneline.data.record_files import as_line, example_from, parse_object
+from tuneline.data.records import Example, Rejected, as_json, rejection
 from tuneline.data.refusals import refusals_rule
 from tuneline.data.repetition import repetition_rule
 from tuneline.data.special_tokens import special_tokens_rule

@@ -13,7 +13,8 @@ from tuneline.config.schema import SourceConfig, SplitConfig
 from tuneline.data.arrays import Flags, Hashes, Indexes
 from tuneline.data.parallel import LineRange
 from tuneline.data.prompts import group_key, prompt_keys
-from tuneline.data.records import TEACHER_KEY, Example, example_from, id_number, parse_object
+from tuneline.data.record_files import example_from, parse_object
+from tuneline.data.records import TEACHER_KEY, Example, id_number
 from tuneline.errors import DataError
 
 Side = Literal["train", "val", "test", "benchmark", "none"]

@@ -19,7 +19,8 @@ from tuneline.data.contamination import KINDS, Evidence, Pair, pair_as_json
 from tuneline.data.held_out import Overlap, index_of, load_index, look, one_each
 from tuneline.data.mixing import Mixed, mix
 from tuneline.data.parallel import LineRange, Ordered, line_ranges, processes
-from tuneline.data.records import Example, as_line, example_from, parse_object, rejection, write_rejected
+from tuneline.data.record_files import as_line, example_from, parse_object, write_rejected
+from tuneline.data.records import Example, rejection
 from tuneline.data.shingles import offsets_of
 from tuneline.data.sides import SIDES, Rows, Side, StoredRows, all_rows, examples_at, scan
 from tuneline.errors import DataError

@@ -13,7 +13,8 @@ from tuneline.data.comparing import SET_RULES, Removed
 from tuneline.data.near_copies import roots
 from tuneline.data.parallel import Ordered
 from tuneline.data.parts import Part
-from tuneline.data.records import Json, as_line, id_of, rejected_as_json, rejection
+from tuneline.data.record_files import as_line, rejected_as_json
+from tuneline.data.records import Json, id_of, rejection
 from tuneline.data.shingles import offsets_of
 from tuneline.output import atomic_writer
 

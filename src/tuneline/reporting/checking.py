@@ -16,7 +16,8 @@ from tuneline.data.adapting import RULES
 from tuneline.data.compressed import unpacked_suffix
 from tuneline.data.opening import Additions
 from tuneline.data.parallel import n_cores
-from tuneline.data.records import Rejected, iterate_examples, iterate_rejected
+from tuneline.data.record_files import iterate_examples, iterate_rejected
+from tuneline.data.records import Rejected
 from tuneline.data.row_rules import row_rules
 from tuneline.data.writing import Outputs
 from tuneline.reporting.clusters import Cluster, Clusters, collect, read_clusters

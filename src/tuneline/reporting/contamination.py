@@ -4,7 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tuneline.data.records import Json, read_objects
+from tuneline.data.record_files import read_objects
+from tuneline.data.records import Json
 from tuneline.errors import DataError
 from tuneline.reporting.showing import escaped, shown
 

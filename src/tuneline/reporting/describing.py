@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from tuneline.data.records import TEACHER_KEY, Example, as_line, iterate_examples, iterate_rejected
+from tuneline.data.record_files import as_line, iterate_examples, iterate_rejected
+from tuneline.data.records import TEACHER_KEY, Example
 from tuneline.data.token_counts import CountTokens
 from tuneline.errors import DataError
 from tuneline.output import write_metrics, write_text

@@ -2,7 +2,8 @@
 
 from tuneline.config.params import read_params
 from tuneline.data.progress import n_lines, watched
-from tuneline.data.records import Example, iterate_examples
+from tuneline.data.record_files import iterate_examples
+from tuneline.data.records import Example
 from tuneline.entry import run, stage_arguments
 from tuneline.model.loading import load_tokenizer, stop_token_ids
 from tuneline.output import atomic_folder, write_metrics, write_text

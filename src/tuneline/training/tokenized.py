@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tuneline.config.schema import Objective
-from tuneline.data.records import Kind, Rejected, as_line, rejected_as_json
+from tuneline.data.record_files import as_line, rejected_as_json
+from tuneline.data.records import Kind, Rejected
 from tuneline.errors import BudgetError, DataError
 from tuneline.training.tokens import TokenRow, write_pieces
 
