@@ -34,7 +34,7 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()  # an assistant's only
 
 
-Kind = Literal["conversation", "text", "preference", "labelled", "prompt"]
+ExampleKind = Literal["conversation", "text", "preference", "labelled", "prompt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Example:
     label: bool | None = None  # of the last answer: True desirable, False undesirable (KTO); None: not labelled
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ExampleKind:
         """What the row can teach; a training objective takes one kind."""
         if self.text is not None:
             return "text"

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from tuneline.config.schema import Objective
 from tuneline.data.record_files import as_line, rejected_as_json
-from tuneline.data.records import Kind, Rejected
+from tuneline.data.records import ExampleKind, Rejected
 from tuneline.errors import BudgetError, DataError
 from tuneline.training.tokens import TokenRow, write_pieces
 
@@ -16,7 +16,7 @@ N_FIRST = 3  # rows that the preview shows
 TOO_LONG = "too_long"
 SPECIAL_TOKEN = "special_token"  # noqa: S105  (the name of a rule)
 TOOLS = "tools"
-KINDS: Mapping[Kind, str] = {  # what rows of a kind are called, and what takes them
+KINDS: Mapping[ExampleKind, str] = {  # what rows of a kind are called, and what takes them
     "conversation": "conversations (sft)",
     "text": "raw texts (pretrain)",
     "preference": "preference pairs (a preference objective, such as DPO)",
@@ -34,7 +34,7 @@ class Tokenized:
 
     rows: list[TokenRow] = field(default_factory=list)
     left_out: list[Rejected] = field(default_factory=list)
-    unused: Counter[Kind] = field(default_factory=Counter)
+    unused: Counter[ExampleKind] = field(default_factory=Counter)
 
     @property
     def counts(self) -> "Counts":
@@ -54,7 +54,7 @@ class Counts:
     kept: set[str] = field(default_factory=set)  # ids of the examples
     left_out: Counter[str] = field(default_factory=Counter)  # examples by rule
     first_left_out: Rejected | None = None
-    unused: Counter[Kind] = field(default_factory=Counter)
+    unused: Counter[ExampleKind] = field(default_factory=Counter)
 
     def add(self, piece: Tokenized) -> None:
         """Take in more rows of the split."""
@@ -86,7 +86,7 @@ class Counts:
         return max(1, len(self.kept) + self.left_out.total())
 
 
-def used_kind(objective: Objective) -> Kind:
+def used_kind(objective: Objective) -> ExampleKind:
     """The kind of rows that the objective trains on."""
     match objective:
         case "sft":
