@@ -8,7 +8,8 @@ import pytest
 
 from tuneline.benchmarks.corpus import chat_rows, replaced, row, write_rows
 from tuneline.benchmarks.planted import Pair, pairs_of, planted_rows, score
-from tuneline.data.records import contents, read_examples
+from tuneline.data.record_files import read_examples
+from tuneline.data.records import contents
 
 
 def test_rows_are_the_same_for_a_seed_and_more_rows_only_add() -> None:

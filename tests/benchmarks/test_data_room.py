@@ -9,7 +9,7 @@ import pytest
 
 from tuneline.benchmarks.corpus import chat_rows, write_rows
 from tuneline.commands.main import dispatch
-from tuneline.data.records import read_examples
+from tuneline.data.record_files import read_examples
 
 pytestmark = pytest.mark.slow
 

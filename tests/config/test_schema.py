@@ -1,7 +1,7 @@
 """Types, ranges and closed choices, one value at a time."""
 
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import pytest
 from pydantic import BaseModel, ValidationError
@@ -12,6 +12,18 @@ from tuneline.config.schema import Params
 Check = Callable[[dict[str, Any]], Params]
 Problem = Callable[[dict[str, Any]], str]
 SECTIONS = [kind for kind in vars(schema).values() if isinstance(kind, type) and issubclass(kind, BaseModel)]
+
+
+def sections_in(annotation: object) -> set[type[BaseModel]]:
+    """The sections that a field's type names, and those inside them."""
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        fields = annotation.model_fields.values() if issubclass(annotation, BaseModel) else ()
+        return set().union({annotation} if fields else set(), *[sections_in(field.annotation) for field in fields])
+    return set().union(*[sections_in(part) for part in get_args(annotation)])
+
+
+def test_the_package_gives_every_section_that_a_module_of_it_describes() -> None:
+    assert sections_in(Params) == {*SECTIONS} - {schema.Strict}
 
 
 def test_no_field_has_a_default() -> None:

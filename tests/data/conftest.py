@@ -9,9 +9,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from tuneline.config.schema import CleanConfig, SourceConfig, SourceFormat, SplitConfig
-from tuneline.data.ingesting import Outputs, ingest
+from tuneline.data.ingesting import IngestOutputs, ingest
 from tuneline.data.opening import Additions
-from tuneline.data.records import Example, Rejected, read_examples, read_rejected
+from tuneline.data.record_files import iterate_rejected, read_examples
+from tuneline.data.records import Example, Rejected
 
 _CONF = Path(__file__).resolve().parents[2] / "conf"
 _OPTIONS: dict[str, Any] = {
@@ -74,10 +75,10 @@ def ingest_sources(tmp_path: Path) -> IngestSources:
         system_prompt: str | None = None,
         n_workers: int = 1,
     ) -> Collected:
-        outputs = Outputs(tmp_path / "out/examples.jsonl", tmp_path / "out/rejected.jsonl")
+        outputs = IngestOutputs(tmp_path / "out/examples.jsonl", tmp_path / "out/rejected.jsonl")
         additions = Additions(tuple(meta_fields), system_prompt, Path())
         done = ingest(sources, additions, outputs, n_workers, lambda rows, _: rows, lambda _: None)
-        examples, rejected = read_examples(outputs.examples), read_rejected(outputs.rejected)
+        examples, rejected = read_examples(outputs.examples), list(iterate_rejected(outputs.rejected))
         assert (done.tally.n_kept, done.tally.n_rejected) == (len(examples), len(rejected))
         return Collected(examples, rejected, done.notes)
 

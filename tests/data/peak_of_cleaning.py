@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tuneline.config.schema import CleanConfig, SourceConfig
 from tuneline.data.cleaning import clean_files
-from tuneline.data.writing import Outputs
+from tuneline.data.writing import CleanOutputs
 
 
 def peak_mib() -> float:
@@ -20,7 +20,7 @@ if __name__ == "__main__":
         name="pool", path="pool.jsonl", hub=None, format="auto", role="pool", columns={}, system_prompt=None,
         task_prefix=None, weight=None, count=None,
     )  # fmt: skip
-    outputs = Outputs(*(folder / name for name in ("kept", "gone", "clusters")))
+    outputs = CleanOutputs(*(folder / name for name in ("kept", "gone", "clusters")))
     rules = CleanConfig.model_validate_json(sys.argv[3])
     tally = clean_files([given], outputs, [source], rules, lambda items: items, lambda _: None)
     print(tally.n_kept, peak_mib())

@@ -99,7 +99,7 @@ def test_odd_but_legal_characters_change_nothing_at_the_door(text: str, ingest_b
 def test_an_empty_answer_is_kept_at_the_door_and_rejected_by_the_rule_for_it(
     answer: str, ingest_bytes: IngestBytes
 ) -> None:
-    from tuneline.data.lengths import empties_rule
+    from tuneline.data.length_rules import empties_rule
 
     (example,) = ingest_bytes(chat(("user", "a"), ("assistant", answer))).examples
     assert example.messages[-1].content == answer

@@ -19,19 +19,9 @@ from tuneline.data import cleaning
 from tuneline.data.accounting import Tally
 from tuneline.data.cleaning import clean_files, rule_names
 from tuneline.data.dedup import keys_of
-from tuneline.data.records import (
-    Example,
-    Json,
-    Message,
-    Rejected,
-    ToolCall,
-    make_example,
-    read_examples,
-    read_rejected,
-    with_id,
-    write_examples,
-)
-from tuneline.data.writing import Outputs
+from tuneline.data.record_files import iterate_rejected, read_examples, write_examples
+from tuneline.data.records import Example, Json, Message, Rejected, ToolCall, make_example, with_id
+from tuneline.data.writing import CleanOutputs
 from tuneline.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,11 +71,12 @@ def clean_rows(tmp_path: Path) -> CleanRows:
     def cleaned(
         rows: Sequence[Example], rules: CleanConfig = BASIC, sources: Sequence[SourceConfig] = SOURCES
     ) -> Result:
-        given, outputs = tmp_path / "given.jsonl", Outputs(*(tmp_path / name for name in ("kept", "gone", "clusters")))
+        given = tmp_path / "given.jsonl"
+        outputs = CleanOutputs(*(tmp_path / name for name in ("kept", "gone", "clusters")))
         write_examples(given, rows)
         tally = clean_files([given], outputs, sources, rules, lambda items: items, lambda _: None)
         clusters = outputs.clusters.read_text().splitlines()
-        return Result(read_examples(outputs.examples), read_rejected(outputs.rejected), clusters, tally)
+        return Result(read_examples(outputs.examples), list(iterate_rejected(outputs.rejected)), clusters, tally)
 
     return cleaned
 
@@ -333,7 +324,7 @@ def test_a_row_of_an_unknown_source_is_an_error(clean_rows: CleanRows) -> None:
 
 
 def test_a_check_that_fails_leaves_the_reasons_but_no_examples(tmp_path: Path) -> None:
-    given, outputs = tmp_path / "given.jsonl", Outputs(*(tmp_path / name for name in ("kept", "gone", "clusters")))
+    given, outputs = tmp_path / "given.jsonl", CleanOutputs(*(tmp_path / name for name in ("kept", "gone", "clusters")))
     write_examples(given, [ask("q", "")])
 
     def refuse(tally: Tally) -> None:
@@ -394,7 +385,7 @@ def test_every_number_of_processes_gives_the_same_bytes(tmp_path: Path, monkeypa
     write_examples(tmp_path / "given.jsonl", rows)
     written = []
     for workers in (1, 2, 3):
-        outputs = Outputs(*(tmp_path / f"{workers}-{name}" for name in ("kept", "gone", "clusters")))
+        outputs = CleanOutputs(*(tmp_path / f"{workers}-{name}" for name in ("kept", "gone", "clusters")))
         rules = STRICT.model_copy(
             update={"workers": workers, "language": STRICT.language.model_copy(update={"enabled": False})}
         )

@@ -20,7 +20,8 @@ from tuneline.config.schema import ContaminationConfig, SourceConfig, SplitConfi
 from tuneline.data.contamination import pair_as_json
 from tuneline.data.held_out import index_of
 from tuneline.data.prompts import group_key, prompt_keys
-from tuneline.data.records import TEACHER_KEY, Example, Message, contents, make_example, with_id, write_examples
+from tuneline.data.record_files import write_examples
+from tuneline.data.records import TEACHER_KEY, Example, Message, contents, make_example, with_id
 from tuneline.data.sides import StoredRows
 from tuneline.data.splitting import Divided, divide
 

@@ -57,7 +57,7 @@ def test_memory_does_not_grow_with_the_number_of_rows(
     peaks = []
     for n_rows in (200, 2000):  # 1 and 10 MB
         (tmp_path / "rows.jsonl").write_bytes(good + row * n_rows)
-        monkeypatch.setattr("tests.data.conftest.read_rejected", lambda _, n_rows=n_rows: [None] * n_rows)
+        monkeypatch.setattr("tests.data.conftest.iterate_rejected", lambda _, n_rows=n_rows: [None] * n_rows)
         tracemalloc.start()
         ingest_sources(make_source(path="rows.jsonl"))
         peaks.append(tracemalloc.get_traced_memory()[1])

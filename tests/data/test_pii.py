@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tuneline.config.schema import PiiAction, PiiRuleConfig
 from tuneline.data.finding import Changed
-from tuneline.data.pii import KINDS, find, mask, pii_rule
+from tuneline.data.pii import PII_KINDS, find, mask, pii_rule
 from tuneline.data.records import Example, Json, Message, ToolCall, make_example, with_id
 from tuneline.data.signs import signs
 
@@ -25,7 +25,7 @@ planted = runpy.run_path(str(Path(__file__).with_name("planted_pii.py")))  # the
 
 
 def settings(default: PiiAction = "redact", **actions: PiiAction) -> PiiRuleConfig:
-    return PiiRuleConfig.model_validate({"enabled": True} | dict.fromkeys(KINDS, default) | actions)
+    return PiiRuleConfig.model_validate({"enabled": True} | dict.fromkeys(PII_KINDS, default) | actions)
 
 
 def called(arguments: dict[str, Json]) -> Example:
@@ -49,8 +49,8 @@ def test_recall_and_precision_on_the_planted_corpus() -> None:
         hits.update(kind for kind, _, _ in found & set(sample.planted))
         misses.update(kind for kind, _, _ in set(sample.planted) - found)
         false.update(kind for kind, _, _ in found - set(sample.planted))
-    assert set(hits) == set(KINDS)
-    for kind in KINDS:
+    assert set(hits) == set(PII_KINDS)
+    for kind in PII_KINDS:
         assert hits[kind] / (hits[kind] + misses[kind]) >= 0.99, (kind, misses)
         assert hits[kind] / (hits[kind] + false[kind]) >= 0.98, (kind, false)
 
@@ -245,7 +245,7 @@ def test_rows_keep_their_order_and_clean_ones_have_no_finding() -> None:
 def test_any_text_has_ordered_spans_apart_from_each_other(text: str) -> None:
     last = 0
     for kind, begin, end in find(text):
-        assert kind in KINDS
+        assert kind in PII_KINDS
         assert last <= begin < end <= len(text)
         last = end
 

@@ -13,14 +13,14 @@ from tuneline.data import cleaning
 from tuneline.data.accounting import Tally
 from tuneline.data.cleaning import clean_files
 from tuneline.data.engines import engine
-from tuneline.data.writing import Outputs
+from tuneline.data.writing import CleanOutputs
 from tuneline.errors import EnvironmentProblem
 
 MakeSource = Callable[..., SourceConfig]
 
 
 def clean(folder: Path, name: str, rules: CleanConfig, source: SourceConfig) -> tuple[Tally, list[bytes]]:
-    outputs = Outputs(*(folder / f"{name}-{part}" for part in ("kept", "gone", "clusters")))
+    outputs = CleanOutputs(*(folder / f"{name}-{part}" for part in ("kept", "gone", "clusters")))
     tally = clean_files([folder / "given.jsonl"], outputs, [source], rules, lambda items: items, lambda _: None)
     return tally, [path.read_bytes() for path in (outputs.examples, outputs.rejected, outputs.clusters)]
 

@@ -11,11 +11,11 @@ import pytest
 
 from tuneline.config.schema import CleanConfig, SourceConfig
 from tuneline.data.cleaning import clean_files
-from tuneline.data.ingesting import Outputs as Ingested
-from tuneline.data.ingesting import ingest
+from tuneline.data.ingesting import IngestOutputs, ingest
 from tuneline.data.opening import Additions
-from tuneline.data.records import Example, Rejected, read_examples, read_rejected
-from tuneline.data.writing import Outputs
+from tuneline.data.record_files import iterate_rejected, read_examples
+from tuneline.data.records import Example, Rejected
+from tuneline.data.writing import CleanOutputs
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="needs the real data sets")
@@ -47,11 +47,11 @@ def clean_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_source: Cal
     def cleaned(name: str, rules: CleanConfig, **options: Any) -> Cleaned:
         monkeypatch.chdir(FOLDER)
         source = make_source(path=name, **options)
-        read = Ingested(tmp_path / "examples.jsonl", tmp_path / "rejected.jsonl")
+        read = IngestOutputs(tmp_path / "examples.jsonl", tmp_path / "rejected.jsonl")
         ingest([source], Additions((), None, FOLDER), read, 1, lambda rows, _: rows, lambda _: None)
-        outputs = Outputs(*(tmp_path / part for part in ("kept", "gone", "clusters")))
+        outputs = CleanOutputs(*(tmp_path / part for part in ("kept", "gone", "clusters")))
         clean_files([read.examples], outputs, [source], rules, lambda rows: rows, lambda _: None)
-        return read_examples(outputs.examples), read_rejected(outputs.rejected)
+        return read_examples(outputs.examples), list(iterate_rejected(outputs.rejected))
 
     return cleaned
 

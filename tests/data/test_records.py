@@ -6,19 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuneline.data.records import (
-    Example,
-    Json,
-    Message,
-    Rejected,
-    Role,
-    make_example,
-    read_examples,
-    read_rejected,
-    with_contents,
-    write_examples,
-    write_rejected,
-)
+from tuneline.data.record_files import iterate_rejected, read_examples, write_examples, write_rejected
+from tuneline.data.records import Example, Json, Message, Rejected, Role, make_example, with_contents
 from tuneline.errors import DataError
 
 TEXT = st.text(max_size=20)
@@ -47,8 +36,8 @@ def test_rejected_rows_are_read_back_and_a_lone_surrogate_cannot_stop_them(tmp_p
         Rejected("own", 4, "x", "y", "z", "raw"),
     ]
     write_rejected(path, [*rows, Rejected("own", 5, "x", "y", "z", "\ud800")])
-    assert read_rejected(path)[:2] == rows
-    assert read_rejected(path)[2].line == 5
+    assert list(iterate_rejected(path))[:2] == rows
+    assert list(iterate_rejected(path))[2].line == 5
 
 
 def test_the_id_depends_on_content_and_meta_and_on_nothing_else() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tuneline.config.schema import LengthRuleConfig
 from tuneline.data.finding import Finding
-from tuneline.data.lengths import empties_rule, length_rule
+from tuneline.data.length_rules import empties_rule, length_rule
 from tuneline.data.records import Example, Message, ToolCall, make_example
 from tuneline.errors import DataError
 

@@ -14,16 +14,8 @@ from hypothesis import strategies as st
 
 from tuneline.config.schema import ContaminationConfig, MixtureConfig, SourceConfig, SplitConfig
 from tuneline.data.prompts import group_key
-from tuneline.data.records import (
-    Example,
-    Message,
-    Rejected,
-    Role,
-    make_example,
-    read_examples,
-    read_rejected,
-    write_examples,
-)
+from tuneline.data.record_files import iterate_rejected, read_examples, write_examples
+from tuneline.data.records import Example, Message, Rejected, Role, make_example
 from tuneline.data.sides import place_on_unit_line
 from tuneline.data.splitting import count_sides, divide, mix_training_rows, refuse_contamination, write_sides
 from tuneline.errors import DataError
@@ -86,7 +78,7 @@ def split_files(
         train=read_examples(folder / "train.jsonl"),
         val=read_examples(folder / "val.jsonl"),
         test=read_examples(folder / "test.jsonl"),
-        rejected=read_rejected(folder / "rejected.jsonl"),
+        rejected=list(iterate_rejected(folder / "rejected.jsonl")),
         pairs=[json.loads(line) for line in (folder / "contamination.jsonl").read_text("utf-8").splitlines()],
         counts=count_sides(divided, mixed),
     )

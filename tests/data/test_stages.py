@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tuneline.config.schema import CleanConfig, DataConfig, MixtureConfig, SourceConfig, SplitConfig
-from tuneline.data.records import read_examples, read_rejected
+from tuneline.data.record_files import iterate_rejected, read_examples
 from tuneline.entry import run
 from tuneline.stages import clean as clean_stage
 from tuneline.stages import ingest as ingest_stage
@@ -99,7 +99,8 @@ def test_every_row_is_accounted_for_from_the_raw_file_to_the_splits(
     assert len(read_examples(workplace / "splits/val.jsonl")) == divided["n_val"]
     assert [row.meta for row in read_examples(workplace / "splits/test.jsonl")] == [{"database": "x"}] * 10
     lost = [
-        read_rejected(Path(name)) for name in ("in/rejected.jsonl", "clean/rejected.jsonl", "splits/rejected.jsonl")
+        list(iterate_rejected(Path(name)))
+        for name in ("in/rejected.jsonl", "clean/rejected.jsonl", "splits/rejected.jsonl")
     ]
     assert [[(row.source, row.line, row.stage) for row in rows] for rows in lost] == [
         [("pool", 42, "ingest")],
@@ -136,7 +137,7 @@ def test_too_many_rejected_rows_fail_ingest_and_leave_the_reasons_but_no_example
     assert "10 of 60 rows rejected (0.167), more than data.max_rejected_fraction 0.1" in error
     assert "most often format (10), first pool:41 (pool.jsonl:41: no 'completion'" in error
     assert "in/rejected.jsonl" in error
-    assert len(read_rejected(workplace / "in/rejected.jsonl")) == 10
+    assert len(list(iterate_rejected(workplace / "in/rejected.jsonl"))) == 10
     assert not (workplace / "in/examples.jsonl").exists()
     assert not (workplace / "in.json").exists()
 
@@ -155,7 +156,7 @@ def test_no_row_left_fails_clean_whatever_the_limit(
         run_clean(params, monkeypatch)
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: 2 of 2 rows rejected (1), so no row is left; most often empties (2), first pool:1")
-    assert len(read_rejected(workplace / "clean/rejected.jsonl")) == 2
+    assert len(list(iterate_rejected(workplace / "clean/rejected.jsonl"))) == 2
     assert not (workplace / "clean/examples.jsonl").exists()
 
 

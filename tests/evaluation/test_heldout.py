@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tuneline.data.records import Example, Message, ToolCall, make_example, with_id, write_examples
+from tuneline.data.record_files import write_examples
+from tuneline.data.records import Example, Message, ToolCall, make_example, with_id
 from tuneline.errors import DataError
 from tuneline.evaluation.heldout import check_room, expected_answer, prompt_messages, read_heldout
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tuneline.data.records import Example, write_examples
+from tuneline.data.record_files import write_examples
+from tuneline.data.records import Example
 from tuneline.errors import TunelineError
 
 pytestmark = [

@@ -10,7 +10,8 @@ import pytest
 
 from tests.export.conftest import PEFT_WARNING, save_model, save_tokenizer
 from tests.export.test_combine import new_adapter
-from tuneline.data.records import Example, write_examples
+from tuneline.data.record_files import write_examples
+from tuneline.data.records import Example
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(PEFT_WARNING)]
 

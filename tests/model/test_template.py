@@ -180,7 +180,7 @@ def test_qwen3_without_thinking_trains_the_bare_answer_behind_an_empty_thought(
 ) -> None:
     from tuneline.data.records import make_example
     from tuneline.model.template import encode_prompt
-    from tuneline.training.tokens import tokenize
+    from tuneline.training.tokenizing import tokenize
 
     tokenizer = configured(tiny, tmp_path, published("qwen3"), enable_thinking=False)
     assert trained_text(tokenizer, TURNS[:3]) == ["Three.<|im_end|>"]
@@ -191,7 +191,7 @@ def test_qwen3_without_thinking_trains_the_bare_answer_behind_an_empty_thought(
 
 def test_qwen3_with_thinking_would_train_an_empty_thought_and_is_refused(tiny: ModuleType, tmp_path: Path) -> None:
     from tuneline.data.records import make_example
-    from tuneline.training.tokens import tokenize
+    from tuneline.training.tokenizing import tokenize
 
     for folder, kwargs in (("unset", {}), ("true", {"enable_thinking": True})):
         tokenizer = configured(tiny, tmp_path / folder, published("qwen3"), **kwargs)

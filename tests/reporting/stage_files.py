@@ -5,17 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tuneline.data.records import (
-    Example,
-    Json,
-    Message,
-    Rejected,
-    as_line,
-    make_example,
-    rejection,
-    write_examples,
-    write_rejected,
-)
+from tuneline.data.record_files import as_line, write_examples, write_rejected
+from tuneline.data.records import Example, Json, Message, Rejected, make_example, rejection
 from tuneline.output import write_figures
 from tuneline.reporting.describing import Description, Folders, describe
 

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from tuneline.config.schema import AugmentConfig, EndpointConfig, TeacherJobConfig
-from tuneline.data.records import Example, Message, make_example, write_examples
+from tuneline.data.record_files import write_examples
+from tuneline.data.records import Example, Message, make_example
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "models" / "base" / "sqlama"

@@ -9,7 +9,8 @@ import pytest
 
 from tests.teacher.conftest import augment
 from tuneline.config.schema import EndpointConfig, SourceConfig, TeacherJobConfig
-from tuneline.data.records import Example, Message, ToolCall, content_id, make_example, write_examples
+from tuneline.data.record_files import write_examples
+from tuneline.data.records import Example, Message, ToolCall, content_id, make_example
 from tuneline.errors import DataError
 from tuneline.teacher.answers import NewRows, metrics, new_rows
 from tuneline.teacher.jobs import Task, plan

@@ -14,7 +14,8 @@ import pytest
 
 from tests.teacher.conftest import Answer, Body, FakeEndpoint, augment, completion, refusal, said
 from tuneline.config.schema import EndpointConfig, TeacherJobConfig
-from tuneline.data.records import as_json, as_line
+from tuneline.data.record_files import as_line
+from tuneline.data.records import as_json
 from tuneline.errors import BudgetError, EnvironmentProblem
 from tuneline.teacher.answers import new_rows
 from tuneline.teacher.asking import Answers, ask_all
@@ -176,7 +177,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from tuneline.config.schema import AugmentConfig
-from tuneline.data.records import write_examples
+from tuneline.data.record_files import write_examples
 from tuneline.teacher.answers import new_rows
 from tuneline.teacher.asking import ask_all
 from tuneline.teacher.cache import ReplyCache

@@ -9,7 +9,8 @@ import pytest
 
 from tests.teacher.conftest import augment, row, switched_off
 from tuneline.config.schema import ContaminationConfig, EndpointConfig, SourceConfig, SplitConfig, TeacherJobConfig
-from tuneline.data.records import TEACHER_KEY, Example, Message, ToolCall, make_example, with_id, write_examples
+from tuneline.data.record_files import write_examples
+from tuneline.data.records import TEACHER_KEY, Example, Message, ToolCall, make_example, with_id
 from tuneline.data.sides import is_trained_on
 from tuneline.data.splitting import divide
 from tuneline.errors import DataError

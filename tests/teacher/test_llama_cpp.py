@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tuneline.config.compose import compose
-from tuneline.data.records import Message, make_example, read_examples, read_rejected, write_examples
+from tuneline.data.record_files import iterate_rejected, read_examples, write_examples
+from tuneline.data.records import Message, make_example
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = "CREATE TABLE people (id INTEGER, name TEXT, age INTEGER);\n\nQuestion: "
@@ -67,7 +68,7 @@ def test_a_real_server_rewrites_rows_once(server: tuple[str, Path], folder: Path
     n_served = log.read_text().count("POST /v1/chat/completions")
     assert n_served == 3
 
-    new, lost = read_examples(folder / "first.jsonl"), read_rejected(folder / "first_rejected.jsonl")
+    new, lost = read_examples(folder / "first.jsonl"), list(iterate_rejected(folder / "first_rejected.jsonl"))
     assert len(new) + len(lost) == 3
     assert new
     assert all(example.messages[0].content.strip() for example in new)
@@ -88,6 +89,6 @@ def test_a_row_beyond_the_servers_context_is_rejected_with_its_words(server: tup
     short = read_examples(folder / "examples.jsonl")
     write_examples(folder / "examples.jsonl", [long, *short[:2]])
     done = run_stage(folder, server[0], "out")
-    lost = [row for row in read_rejected(folder / "out_rejected.jsonl") if row.rule == "refused"]
+    lost = [row for row in iterate_rejected(folder / "out_rejected.jsonl") if row.rule == "refused"]
     assert [row.line for row in lost] == [1], done.stderr
     assert "maximum context length" in lost[0].reason

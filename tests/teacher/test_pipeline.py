@@ -11,7 +11,8 @@ from uuid import uuid4
 import pytest
 
 from tests.end_to_end.conftest import Run, clone, commit, environment, runner
-from tuneline.data.records import TEACHER_KEY, Example, read_examples, read_rejected
+from tuneline.data.record_files import iterate_rejected, read_examples
+from tuneline.data.records import TEACHER_KEY, Example
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 KEY = f"sk-{uuid4().hex}"  # another one each time: this file is in the clone too
@@ -86,7 +87,7 @@ def check_rows(folder: Path) -> None:
     """Every answer is a row with its origin or a rejected one, and the clean rows are all there."""
     new, lost = (folder / f"data/augmented/{name}.jsonl" for name in ("examples", "rejected"))
     origins = [row.meta[TEACHER_KEY] for row in read_examples(new)] + [
-        row.row[TEACHER_KEY] for row in read_rejected(lost) if isinstance(row.row, dict)
+        row.row[TEACHER_KEY] for row in iterate_rejected(lost) if isinstance(row.row, dict)
     ]
     assert len(origins) == N_ROWS
     assert all(isinstance(origin, dict) and origin["model"] == "teacher" for origin in origins)

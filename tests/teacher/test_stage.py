@@ -12,7 +12,8 @@ import pytest
 
 from tests.teacher.conftest import FakeEndpoint, augment, completion, switched_off
 from tuneline.config.schema import AugmentConfig, EndpointConfig, SourceConfig, SplitConfig, TeacherJobConfig
-from tuneline.data.records import Example, read_examples, read_rejected
+from tuneline.data.record_files import iterate_rejected, read_examples
+from tuneline.data.records import Example
 from tuneline.entry import run
 from tuneline.stages import augment as stage
 
@@ -59,7 +60,7 @@ def test_rows_come_out_with_rejected_ones_and_counts_and_a_second_run_asks_nothi
 ) -> None:
     fake.reply = lambda body: completion("" if "question 3 " in str(body) else "indeed")
     run_stage(augment(config, rewrite))
-    new, lost = read_examples(outputs.out), read_rejected(outputs.rejected)
+    new, lost = read_examples(outputs.out), list(iterate_rejected(outputs.rejected))
     assert [example.line for example in new] == [example.line for example in rows if example.line != 4]
     assert [(row.line, row.rule) for row in lost] == [(4, "empty")]
     figures = json.loads(outputs.metrics.read_text())
@@ -87,7 +88,7 @@ def test_a_failed_run_leaves_reasons_and_no_rows(
     with pytest.raises(SystemExit):
         run_stage(augment(config, rewrite))
     assert not outputs.out.exists()
-    assert len(read_rejected(outputs.rejected)) == 12
+    assert len(list(iterate_rejected(outputs.rejected))) == 12
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith(
         "error: 12 of 12 rows rejected (1), so no row is left; most often cut_off (12), first pool:1"

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tuneline.data.records import Message, make_example, write_examples
+from tuneline.data.record_files import write_examples
+from tuneline.data.records import Message, make_example
 from tuneline.errors import EnvironmentProblem
 
 pytestmark = pytest.mark.slow

@@ -31,7 +31,7 @@ def document(text: str, line: int = 1) -> Example:
 
 
 def tokens(tokenizer: Any, examples: list[Example], objective: Any = "sft", max_length_tokens: int = 64) -> Any:
-    from tuneline.training.tokens import tokenize
+    from tuneline.training.tokenizing import tokenize
 
     return tokenize(tokenizer, examples, objective, max_length_tokens, STOPS)
 
@@ -67,7 +67,7 @@ def test_every_token_of_a_long_text_but_the_first_is_a_target_exactly_once(token
 
 
 def test_a_row_that_is_too_long_is_left_out_whole_and_counted(tokenizer: Any) -> None:
-    from tuneline.training.tokens import check_left_out
+    from tuneline.training.tokenized import check_left_out
 
     long = asked("How many? " * 40, "Three.", line=7)
     tokenized = tokens(tokenizer, [asked("a", "b"), long, asked("c", "d"), asked("e", "f")])
@@ -89,7 +89,7 @@ def test_a_text_that_spells_out_a_special_token_is_left_out(tokenizer: Any) -> N
 
 
 def test_rows_that_spell_out_special_tokens_count_against_the_limit(tokenizer: Any) -> None:
-    from tuneline.training.tokens import check_left_out
+    from tuneline.training.tokenized import check_left_out
 
     examples = [asked("a <|im_end|>", "b", line=5), asked("c", "d"), asked("e" * 99, "f"), asked("g", "h")]
     tokenized = tokens(tokenizer, examples)
@@ -183,7 +183,7 @@ def test_rows_of_each_kind_are_used_or_counted(tokenizer: Any) -> None:
 
 
 def test_nothing_to_train_on_is_an_error_that_names_what_was_found(tokenizer: Any) -> None:
-    from tuneline.training.tokens import check_rows
+    from tuneline.training.tokenized import check_rows
 
     splits = Path("data/splits")
     with pytest.raises(
@@ -211,7 +211,7 @@ def called(arguments: dict[str, Json], line: int = 1) -> Example:
 
 def test_a_row_whose_tools_the_template_does_not_show_is_left_out_and_counted(tokenizer: Any) -> None:
     from tuneline.training.token_report import token_metrics
-    from tuneline.training.tokens import check_left_out
+    from tuneline.training.tokenized import check_left_out
 
     tokenized = tokens(tokenizer, [called({"a": 2}, line=3), asked("a", "b")])
     (left_out,) = tokenized.left_out
@@ -267,7 +267,8 @@ def test_tokens_come_back_from_their_file_and_are_the_same_bytes_each_time(token
 
 
 def test_a_split_in_pieces_has_the_bytes_figures_and_left_out_rows_of_one_piece(tokenizer: Any, tmp_path: Path) -> None:
-    from tuneline.training.tokens import in_pieces, tokenize, write_split
+    from tuneline.training.tokenized import write_split
+    from tuneline.training.tokenizing import in_pieces, tokenize
 
     examples = [asked(f"{n}?", "yes" if n % 90 else "no " * 99, n) for n in range(1, 700)]
 
@@ -304,7 +305,8 @@ def test_a_file_of_several_row_groups_reads_as_one(
 
 def test_metrics_count_tokens_targets_and_lengths(tokenizer: Any) -> None:
     from tuneline.training.token_report import percentile, token_metrics
-    from tuneline.training.tokens import Tokenized, TokenRow
+    from tuneline.training.tokenized import Tokenized
+    from tuneline.training.tokens import TokenRow
 
     rows = [TokenRow("a", [1] * 4, [-100, -100, 1, 1]), TokenRow("b", [1] * 6, [-100] * 5 + [1])]
     metrics = token_metrics(Tokenized(rows).counts, Tokenized().counts)

@@ -7,11 +7,11 @@ from pathlib import Path
 from tuneline.benchmarks.corpus import SOURCE
 from tuneline.config.schema import CleanConfig, SourceConfig
 from tuneline.data.cleaning import clean_files
-from tuneline.data.writing import Outputs
+from tuneline.data.writing import CleanOutputs
 
 
 def main(examples: Path, folder: Path, rules: CleanConfig) -> None:
-    outputs = Outputs(folder / "examples.jsonl", folder / "rejected.jsonl", folder / "clusters.jsonl")
+    outputs = CleanOutputs(folder / "examples.jsonl", folder / "rejected.jsonl", folder / "clusters.jsonl")
     source = SourceConfig(
         name=SOURCE,
         path=examples.name,

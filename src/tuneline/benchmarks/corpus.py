@@ -4,7 +4,8 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tuneline.data.records import Example, Message, as_json, as_line, make_example
+from tuneline.data.record_files import as_line
+from tuneline.data.records import Example, Message, as_json, make_example
 from tuneline.output import atomic_file
 
 SOURCE = "made_up"

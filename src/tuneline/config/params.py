@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from tuneline.config.explain import explanations
-from tuneline.config.rules import broken_rules
+from tuneline.config.rules.whole import broken_rules
 from tuneline.config.schema import Params
 from tuneline.errors import ConfigError
 

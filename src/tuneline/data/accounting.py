@@ -1,7 +1,7 @@
 """Counts of rows as metrics, and the limits on what may be lost."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,3 +96,6 @@ class Tally:
         rule, n_rows = self.by_rule().most_common(1)[0]
         place, reason = self.first[rule]
         return f"most often {rule} ({n_rows}), first {place} ({mask(reason)[:_REASON_CHARS]});"
+
+
+Check = Callable[[Tally], None]  # sees the counts before any file of examples appears, and may raise

@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 
 from tuneline.config.schema import CleanConfig, SourceConfig
-from tuneline.data.accounting import Tally
+from tuneline.data.accounting import Check, Tally
 from tuneline.data.comparing import SET_RULES, find_copies
 from tuneline.data.engines import engine
 from tuneline.data.parallel import line_ranges
-from tuneline.data.parts import Part, Work, clean_part
+from tuneline.data.parts import CleanedPart, Work, clean_part
 from tuneline.data.row_rules import CHANGES, enabled_rules, row_rules
-from tuneline.data.writing import Check, Outputs, write_parts
+from tuneline.data.writing import CleanOutputs, write_parts
 from tuneline.output import scratch_folder
 
 HELD_OUT_ROLES = ("test", "benchmark")  # any two ways to clean are scored on the same rows
@@ -31,7 +31,11 @@ def rule_names(rules: CleanConfig) -> list[str]:
 
 
 def clean_within_limit(
-    examples: Sequence[Path], outputs: Outputs, sources: Sequence[SourceConfig], rules: CleanConfig, watched: Watched
+    examples: Sequence[Path],
+    outputs: CleanOutputs,
+    sources: Sequence[SourceConfig],
+    rules: CleanConfig,
+    watched: Watched,
 ) -> dict[str, int | float]:
     """`clean_files`, and its counts as metrics. Raises `DataError` when more rows go than the rules allow."""
 
@@ -44,7 +48,7 @@ def clean_within_limit(
 
 def clean_files(
     examples: Sequence[Path],
-    outputs: Outputs,
+    outputs: CleanOutputs,
     sources: Sequence[SourceConfig],
     rules: CleanConfig,
     watched: Watched,
@@ -63,13 +67,13 @@ def clean_files(
         enabled_rules(rules)  # before any part, so that a rule that cannot be made says so at once
         ranges = enumerate(part for path in examples for part in line_ranges(path, _PART_BYTES))
         cleaned = ordered(partial(clean_part, Work(rules, names, held_out, folder)), ranges)
-        parts: list[Part] = []
+        parts: list[CleanedPart] = []
         for _ in watched(_rows(cleaned, parts)):
             pass
         return write_parts(parts, find_copies(parts, rules, ordered), outputs, check, ordered)
 
 
-def _rows(cleaned: Iterable[Part], parts: list[Part]) -> Iterator[int]:
+def _rows(cleaned: Iterable[CleanedPart], parts: list[CleanedPart]) -> Iterator[int]:
     """An item per row of each part that is done, which goes to `parts`."""
     for part in cleaned:
         parts.append(part)

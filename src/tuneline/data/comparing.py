@@ -23,7 +23,7 @@ from tuneline.data.near_copies import (
     shared_keys,
 )
 from tuneline.data.parallel import Ordered
-from tuneline.data.parts import Part, band_of, bands_of, examples_at
+from tuneline.data.parts import CleanedPart, band_of, bands_of, kept_examples_at
 from tuneline.data.records import Example
 from tuneline.data.shingles import offsets_of
 
@@ -41,7 +41,7 @@ class Removed(NamedTuple):
     rule: NDArray[np.uint8]  # [n_copies] index in SET_RULES
 
 
-def find_copies(parts: Sequence[Part], rules: CleanConfig, ordered: Ordered) -> Removed:
+def find_copies(parts: Sequence[CleanedPart], rules: CleanConfig, ordered: Ordered) -> Removed:
     """The rows that go. Held-out rows are compared with nothing."""
     if not parts:
         return _removed(())
@@ -91,7 +91,7 @@ class _Members:
 
 
 def _near(
-    parts: Sequence[Part], settings: NearDuplicatesRuleConfig, rank: Indexes, alive: Flags, ordered: Ordered
+    parts: Sequence[CleanedPart], settings: NearDuplicatesRuleConfig, rank: Indexes, alive: Flags, ordered: Ordered
 ) -> Iterator[Copies]:
     edges = ordered(partial(_edges, [(part.stem, len(part.number)) for part in parts], alive), range(settings.bands))
     groups = candidate_groups(edges, len(alive))
@@ -103,7 +103,7 @@ def _edges(files: Sequence[tuple[Path, int]], alive: Flags, band: int) -> Edges:
     return equal_neighbours(np.concatenate([band_of(stem, n_rows, band) for stem, n_rows in files]), alive)
 
 
-def _batches(parts: Sequence[Part], rank: Indexes, groups: Iterable[Indexes]) -> Iterator[_Members]:
+def _batches(parts: Sequence[CleanedPart], rank: Indexes, groups: Iterable[Indexes]) -> Iterator[_Members]:
     first = offsets_of(np.array([len(part.number) for part in parts], np.int64))
     for batch in _of_similar_size(groups):
         row = np.concatenate(batch)
@@ -123,7 +123,7 @@ def _of_similar_size(groups: Iterable[Indexes]) -> Iterator[list[Indexes]]:
         yield batch
 
 
-def _members(parts: Sequence[Part], first: Indexes, group: Indexes, row: Indexes) -> _Members:
+def _members(parts: Sequence[CleanedPart], first: Indexes, group: Indexes, row: Indexes) -> _Members:
     number = np.searchsorted(first, row, side="right") - 1
     used, part = np.unique(number, return_inverse=True)
     index, offset, n_bytes = row - first[number], np.empty_like(row), np.empty_like(row)
@@ -174,5 +174,5 @@ def _read(members: _Members, places: Indexes) -> list[Example]:
     for number, of_part in groupby(by_part.tolist(), key=lambda place: int(members.part[place])):
         here = list(of_part)
         where = [(int(members.offset[place]), int(members.n_bytes[place])) for place in here]
-        found |= zip(here, examples_at(members.stems[number], where), strict=True)
+        found |= zip(here, kept_examples_at(members.stems[number], where), strict=True)
     return [found[place] for place in places.tolist()]

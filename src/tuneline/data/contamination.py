@@ -17,10 +17,10 @@ from tuneline.config.schema import ContaminationConfig
 from tuneline.data.arrays import Hashes, Indexes
 from tuneline.data.held_out import (
     MAX_PAIRS,
-    Found,
     Index,
     Near,
     Overlap,
+    SharedKeys,
     Table,
     answers_of,
     texts_of,
@@ -31,9 +31,9 @@ from tuneline.data.records import Example, Json
 from tuneline.data.shingles import runs, sequence_keys, words
 from tuneline.data.sides import StoredRows
 
-Kind = Literal["exact", "ngram", "near"]
+ContaminationKind = Literal["exact", "ngram", "near"]
 
-KINDS: tuple[Kind, ...] = ("exact", "ngram", "near")
+CONTAMINATION_KINDS: tuple[ContaminationKind, ...] = ("exact", "ngram", "near")
 _SHOWN_CHARS = 200
 _ASCII_SPACE = re.compile(r"[ \t\n\r\f\v]+")
 
@@ -44,7 +44,7 @@ class Pair:
 
     row: int
     held_out: int
-    kind: Kind
+    kind: ContaminationKind
     link: str  # what the row does to the held-out one, for messages: "it answers the prompt of"
     shared: str  # text in both; empty for near copies
     jaccard: float | None  # of near copies
@@ -70,7 +70,7 @@ class Evidence:
         self._runs.add(overlap.runs)
         self._near.append(overlap.near)
 
-    def pairs(self, prompts: Found) -> dict[int, list[Pair]]:
+    def pairs(self, prompts: SharedKeys) -> dict[int, list[Pair]]:
         """Row -> its pairs, given the rows with held-out prompts; the rows are in ascending order.
 
         Exact ones come first, then runs, then near copies; of each way at most MAX_PAIRS.
@@ -81,7 +81,7 @@ class Evidence:
                 pairs.setdefault(pair.row, []).append(pair)
         return dict(sorted(pairs.items()))
 
-    def _with_prompt(self, prompts: Found) -> Iterator[Pair]:
+    def _with_prompt(self, prompts: SharedKeys) -> Iterator[Pair]:
         for match in _closest(prompts, self._index.prompts):
             shared = _shown("\n".join(_prompt(self._held_out[match.held_out])))
             yield Pair(match.row, match.held_out, "exact", "it answers the prompt of", shared, None)
@@ -113,20 +113,20 @@ class _Sightings:
     def __init__(self, n_keys: int, max_rows: int) -> None:
         self._max_rows = max_rows
         self._n_rows = np.zeros(n_keys, np.int32)
-        self._parts: list[Found] = []  # a key's rows only until they are too many
+        self._parts: list[SharedKeys] = []  # a key's rows only until they are too many
 
-    def add(self, found: Found) -> None:
+    def add(self, found: SharedKeys) -> None:
         few = self._n_rows[found.keys] <= self._max_rows
         np.add.at(self._n_rows, found.keys, 1)
-        self._parts.append(Found(found.rows[few], found.keys[few]))
+        self._parts.append(SharedKeys(found.rows[few], found.keys[few]))
 
-    def telling(self) -> Found:
+    def telling(self) -> SharedKeys:
         """All rows, by the keys that are no template."""
         none = np.zeros(0, np.int64)
         rows = np.concatenate([none, *(part.rows for part in self._parts)])
         keys = np.concatenate([none, *(part.keys for part in self._parts)])
         rare = self._n_rows[keys] <= self._max_rows
-        return Found(rows[rare], keys[rare])
+        return SharedKeys(rows[rare], keys[rare])
 
 
 class _Match(NamedTuple):
@@ -135,7 +135,7 @@ class _Match(NamedTuple):
     keys: Indexes  # that both have
 
 
-def _closest(found: Found, table: Table) -> Iterator[_Match]:
+def _closest(found: SharedKeys, table: Table) -> Iterator[_Match]:
     """For each row the held-out rows with the most keys in common, the earlier one first among equals."""
     order = np.argsort(found.rows, kind="stable")
     rows, keys = found.rows[order], found.keys[order]

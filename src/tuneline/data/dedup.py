@@ -28,7 +28,7 @@ _ROLES = {"system": _SYSTEM, "user": 2, "assistant": 3, "tool": 4}
 _KINDS = {"conversation": 1, "text": 2, "preference": 3, "labelled": 4, "prompt": 5}
 
 
-class Keys(NamedTuple):
+class CopyKeys(NamedTuple):
     """What rows are compared by: equal numbers, equal rows in that sense."""
 
     content: Hashes  # [n_rows] the id
@@ -44,20 +44,20 @@ class Copies(NamedTuple):
     jaccard: NDArray[np.float64]  # [n_copies] 1.0 for equal ones
 
 
-def keys_of(examples: Sequence[Example], rules: CleanConfig) -> Keys:
+def keys_of(examples: Sequence[Example], rules: CleanConfig) -> CopyKeys:
     """The keys that the enabled rules need; without near duplicates `bands` has no column."""
     pieces = [_keys_of(examples[i : i + _ROWS_AT_ONCE], rules) for i in range(0, len(examples), _ROWS_AT_ONCE)]
     if not pieces:
         n_bands = rules.near_duplicates.bands if rules.near_duplicates.enabled else 0
-        return Keys(*(np.empty(shape, np.uint64) for shape in (0, 0, (0, n_bands))))
+        return CopyKeys(*(np.empty(shape, np.uint64) for shape in (0, 0, (0, n_bands))))
     content, folded, bands = ([piece[column] for piece in pieces] for column in range(3))
-    return Keys(np.concatenate(content), np.concatenate(folded), np.concatenate(bands))
+    return CopyKeys(np.concatenate(content), np.concatenate(folded), np.concatenate(bands))
 
 
-def _keys_of(examples: Sequence[Example], rules: CleanConfig) -> Keys:
+def _keys_of(examples: Sequence[Example], rules: CleanConfig) -> CopyKeys:
     content = np.array([id_number(example.id) for example in examples], np.uint64)
     if not (rules.folded_duplicates.enabled or rules.near_duplicates.enabled):
-        return Keys(content, content, np.empty((len(examples), 0), np.uint64))
+        return CopyKeys(content, content, np.empty((len(examples), 0), np.uint64))
     parts = [list(_parts(example)) for example in examples]
     of_parts = recalled_words([text for row in parts for _, text in row])
     numbers = np.array([number for row in parts for number, _ in row], np.uint64)
@@ -69,7 +69,7 @@ def _keys_of(examples: Sequence[Example], rules: CleanConfig) -> Keys:
     # Nor do rows under other system texts, which ask for something else: "translate to French".
     apart += sums(np.where(numbers % 100 == _SYSTEM, of_texts, np.uint64(0)), edges)
     bands = _bands(of_parts, numbers, n_parts, folded, apart, rules.near_duplicates)
-    return Keys(content, mixed(folded + apart), bands)
+    return CopyKeys(content, mixed(folded + apart), bands)
 
 
 def _apart(example: Example) -> int:

@@ -32,15 +32,15 @@ _BITS_PER_KEY = 16  # of each of two filters before a search: 1 in 256 foreign r
 _MAX_FILTER_BYTES = 2**24  # for more than a million keys more foreign runs pass, and are searched for in vain
 
 
-class Found(NamedTuple):
-    """Training rows and what they were looked up by, each pair once."""
+class SharedKeys(NamedTuple):
+    """Training rows and the keys that they share with held-out rows, each pair once."""
 
     rows: Indexes  # [n]
     keys: Indexes  # [n] index into Table.keys
 
-    def numbered(self, numbers: Indexes) -> "Found":
+    def numbered(self, numbers: Indexes) -> "SharedKeys":
         """The same with each row's number in place of its index."""
-        return Found(numbers[self.rows], self.keys)
+        return SharedKeys(numbers[self.rows], self.keys)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Table:
                 is_there[_bits(self.keys[first : first + size], shift, size)] = True
         return filters
 
-    def find(self, of: "Keys") -> Found:
+    def find(self, of: "LookupKeys") -> SharedKeys:
         """Rows that have one of the table's keys."""
         hashes, offsets = of.grams
         places = np.flatnonzero(self._passes(0, hashes))
@@ -72,7 +72,7 @@ class Table:
         rows = of.row[np.searchsorted(offsets, places[is_key], side="right") - 1]
         n_keys = max(len(self.keys), 1)
         pairs = np.unique(rows[rows >= 0] * n_keys + keys[is_key][rows >= 0])
-        return Found(pairs // n_keys, pairs % n_keys)
+        return SharedKeys(pairs // n_keys, pairs % n_keys)
 
     def _passes(self, number: int, hashes: Hashes) -> NDArray[np.bool_]:
         shift, is_there = self._filters[number]
@@ -92,8 +92,8 @@ def _bits(hashes: Hashes, shift: int, n: int) -> Indexes:
     return (hashes.view(np.int64) >> shift) & (n - 1)
 
 
-class Keys(NamedTuple):
-    """What rows are compared by."""
+class LookupKeys(NamedTuple):
+    """What training rows are looked up by."""
 
     grams: Grams  # of some texts
     row: Indexes  # [n_texts] the row that each is of; -1: the text is too short to be compared
@@ -106,7 +106,7 @@ class _Gathered:
     hashes: list[Hashes] = field(default_factory=list)
     rows: list[RowNumbers] = field(default_factory=list)
 
-    def add(self, keys: Keys, first_row: int) -> None:
+    def add(self, keys: LookupKeys, first_row: int) -> None:
         """Take in rows that come behind all others."""
         rows = np.repeat(keys.row, np.diff(keys.grams.offsets))
         order = np.lexsort((keys.grams.hashes, rows))
@@ -148,8 +148,8 @@ class Near(NamedTuple):
 class Overlap(NamedTuple):
     """What some training rows share with held-out ones."""
 
-    answers: Found
-    runs: Found
+    answers: SharedKeys
+    runs: SharedKeys
     near: Near
 
     def numbered(self, numbers: Indexes) -> "Overlap":
@@ -214,9 +214,9 @@ def look(examples: Sequence[Example], index: Index, settings: ContaminationConfi
     pieces = [slice(first, first + _ROWS_AT_ONCE) for first in range(0, len(examples), _ROWS_AT_ONCE)]
     found = [_look(examples[piece], index, settings).numbered(numbers[piece]) for piece in pieces]
     none = np.zeros(0, np.int64)
-    nothing = Overlap(Found(none, none), Found(none, none), Near(none, none, np.zeros(0, np.float64)))
+    nothing = Overlap(SharedKeys(none, none), SharedKeys(none, none), Near(none, none, np.zeros(0, np.float64)))
     answers, shared, near = zip(nothing, *found, strict=True)
-    return Overlap(Found(*_joined(answers)), Found(*_joined(shared)), Near(*_joined(near)))
+    return Overlap(SharedKeys(*_joined(answers)), SharedKeys(*_joined(shared)), Near(*_joined(near)))
 
 
 def _joined(parts: Sequence[Sequence[NDArray[Any]]]) -> list[NDArray[Any]]:
@@ -285,38 +285,38 @@ def _signs() -> tuple[NDArray[np.bool_], Hashes]:
     return is_sign, signs
 
 
-def _long_texts(read: _Read) -> Keys:
+def _long_texts(read: _Read) -> LookupKeys:
     """Each text as one key."""
     return one_each(sequence_keys(read.plain), _if_long(read.plain, read.row, MIN_ANSWER_WORDS))
 
 
-def one_each(hashes: Hashes, row: Indexes) -> Keys:
+def one_each(hashes: Hashes, row: Indexes) -> LookupKeys:
     """Keys of which each has its row."""
-    return Keys(Grams(hashes, np.arange(len(hashes) + 1)), row)
+    return LookupKeys(Grams(hashes, np.arange(len(hashes) + 1)), row)
 
 
-def _of_texts(read: _Read, n: int | None) -> Keys:
+def _of_texts(read: _Read, n: int | None) -> LookupKeys:
     """Every run of n words inside a text."""
     return _runs(read.plain, read.row, n)
 
 
-def _of_rows(read: _Read, n: int | None) -> Keys:
+def _of_rows(read: _Read, n: int | None) -> LookupKeys:
     """Every run of n words of a whole row."""
     return _runs(Grams(read.texts.hashes, read.texts.offsets[read.first]), np.arange(len(read.first) - 1), n)
 
 
-def _runs(of: Grams, row: Indexes, n: int | None) -> Keys:
+def _runs(of: Grams, row: Indexes, n: int | None) -> LookupKeys:
     """Full runs only: the one run of a shorter text is not compared. None at all where n is null."""
     if n is None or len(of.hashes) < n:
         return one_each(np.zeros(0, np.uint64), np.zeros(0, np.int64))
-    return Keys(runs(of, n), _if_long(of, row, n))
+    return LookupKeys(runs(of, n), _if_long(of, row, n))
 
 
 def _if_long(of: Grams, row: Indexes, min_words: int) -> Indexes:
     return np.where(np.diff(of.offsets) >= min_words, row, -1)
 
 
-def _near(keys: Keys, index: Index, min_jaccard: float) -> list[tuple[int, int, float]]:
+def _near(keys: LookupKeys, index: Index, min_jaccard: float) -> list[tuple[int, int, float]]:
     """(row, held-out row, similarity)"""
     found = index.shingles.find(keys)
     near: list[tuple[int, int, float]] = []

@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from tuneline.config.schema import SourceConfig
-from tuneline.data.accounting import Tally
+from tuneline.data.accounting import Check, Tally
 from tuneline.data.adapting import Adapter
-from tuneline.data.opening import Additions, Opened, Part, open_source, rows_of
+from tuneline.data.opening import Additions, Opened, SourcePart, open_source, rows_of
 from tuneline.data.parallel import processes
-from tuneline.data.records import Example, as_json, as_line, rejected_as_json
+from tuneline.data.record_files import as_line, rejected_as_json
+from tuneline.data.records import Example, as_json
 from tuneline.data.rows import Row
 from tuneline.errors import DataError
 from tuneline.output import atomic_writer
 
 Watched: TypeAlias = Callable[[Iterable[int], str], Iterable[int]]
-Check: TypeAlias = Callable[[Tally], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Outputs:
+class IngestOutputs:
     """Files that are written, each whole or not at all; rows are in the order of source, file and line."""
 
     examples: Path
@@ -45,7 +45,7 @@ class Ingested:
 def ingest(
     sources: Sequence[SourceConfig],
     additions: Additions,
-    outputs: Outputs,
+    outputs: IngestOutputs,
     n_workers: int,
     watched: Watched,
     check: Check,
@@ -81,7 +81,7 @@ class _Converted:
     meta_keys: set[str]
 
 
-def _convert(adapter: Adapter, part: Part) -> _Converted:
+def _convert(adapter: Adapter, part: SourcePart) -> _Converted:
     kept, rejected = bytearray(), bytearray()
     converted = _Converted(b"", b"", Tally(), set(), set())
     for file, row in rows_of(part):

@@ -8,8 +8,8 @@ from types import MappingProxyType
 
 from tuneline.config.schema import LanguageRuleConfig
 from tuneline.data.finding import Finding, Rule, each
+from tuneline.data.judging import learned, place
 from tuneline.data.records import Example
-from tuneline.data.turns import learned, place
 from tuneline.errors import DataError
 
 Detect = Callable[[str], tuple[str, float]]  # the most likely language of a text, and its probability

@@ -32,7 +32,7 @@ class Lines:
     lines: LinesOfFile
 
 
-Part: TypeAlias = Lines | tuple[InFile, ...]
+SourcePart: TypeAlias = Lines | tuple[InFile, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Opened:
     """A source whose format is known."""
 
     adapter: Adapter
-    parts: Iterator[Part]  # all of its rows, once
+    parts: Iterator[SourcePart]  # all of its rows, once
     note: str  # the format, how it was found and how many rows look like it
 
 
@@ -69,7 +69,7 @@ def open_source(source: SourceConfig, key: str, additions: Additions) -> Opened:
     return _opened(source, key, additions, first, _parts(files), f"; {len(files)} files" if files[0].label else "")
 
 
-def rows_of(part: Part) -> Iterator[InFile]:
+def rows_of(part: SourcePart) -> Iterator[InFile]:
     """The rows of a part, in order."""
     if isinstance(part, Lines):
         return ((part.file, row) for row in read_part(part.lines))
@@ -77,7 +77,12 @@ def rows_of(part: Part) -> Iterator[InFile]:
 
 
 def _opened(
-    source: SourceConfig, key: str, additions: Additions, first: Sequence[InFile], parts: Iterator[Part], files: str
+    source: SourceConfig,
+    key: str,
+    additions: Additions,
+    first: Sequence[InFile],
+    parts: Iterator[SourcePart],
+    files: str,
 ) -> Opened:
     rows = [row for _, row in first if isinstance(row, Row)]
     chosen, n_fitting, how = _format(source, first, rows)
@@ -112,7 +117,7 @@ def _rows(files: Iterable[Located]) -> Iterator[InFile]:
     return ((file.label, row) for file in files for row in read_rows(file.path))
 
 
-def _parts(files: Iterable[Located]) -> Iterator[Part]:
+def _parts(files: Iterable[Located]) -> Iterator[SourcePart]:
     others: list[Located] = []
     for file in files:
         if file.path.suffix.lower() != ".jsonl":
@@ -125,7 +130,7 @@ def _parts(files: Iterable[Located]) -> Iterator[Part]:
     yield from _in_parts(_rows(others))
 
 
-def _in_parts(rows: Iterable[InFile]) -> Iterator[Part]:
+def _in_parts(rows: Iterable[InFile]) -> Iterator[SourcePart]:
     part: list[InFile] = []
     n_chars = 0
     for file, row in rows:

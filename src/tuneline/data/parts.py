@@ -16,17 +16,9 @@ from tuneline.data.accounting import Tally
 from tuneline.data.arrays import Flags, Hashes, Indexes
 from tuneline.data.dedup import keys_of
 from tuneline.data.parallel import LineRange
-from tuneline.data.records import (
-    TEACHER_KEY,
-    Example,
-    as_line,
-    contents,
-    example_from,
-    parse_object,
-    place_of,
-    rejected_as_json,
-)
-from tuneline.data.row_rules import Rows
+from tuneline.data.record_files import as_line, example_from, parse_object, rejected_as_json
+from tuneline.data.records import TEACHER_KEY, Example, contents, place_of
+from tuneline.data.row_rules import CleanedRows
 from tuneline.data.shingles import offsets_of
 from tuneline.errors import DataError
 
@@ -42,7 +34,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Part:
+class CleanedPart:
     """One cleaned part; rows are those that the row rules kept, in their order."""
 
     sources: tuple[str, ...]  # see Work
@@ -57,7 +49,7 @@ class Part:
     is_taught: Flags  # [n_rows] True for rows that a teacher model wrote
     n_chars: Indexes  # [n_rows] of all its texts
     in_pool: Flags  # [n_rows] False for rows of held-out sources
-    content: Hashes  # [n_rows] see dedup.Keys
+    content: Hashes  # [n_rows] see dedup.CopyKeys
     folded: Hashes  # [n_rows]
     rejected_number: Indexes  # [n_rejected] place among the part's rows as read
     rejected_n_bytes: Indexes  # [n_rejected] of its line in the file of rejected rows
@@ -78,7 +70,7 @@ class Part:
 
     def examples(self, rows: Sequence[int]) -> Iterator[Example]:
         """The rows, read from disk."""
-        return examples_at(self.stem, [(int(self.offsets[row]), int(self.n_bytes[row])) for row in rows])
+        return kept_examples_at(self.stem, [(int(self.offsets[row]), int(self.n_bytes[row])) for row in rows])
 
     def kept_lines(self, keep: Flags) -> bytes:
         """Lines of the rows flagged. In one piece: a file system stores it twice as fast as many small ones."""
@@ -93,7 +85,7 @@ class Part:
                 yield int(number), file.read(int(n_bytes))
 
 
-def examples_at(stem: Path, where: Sequence[tuple[int, int]]) -> Iterator[Example]:
+def kept_examples_at(stem: Path, where: Sequence[tuple[int, int]]) -> Iterator[Example]:
     """Kept rows of the part with that stem, by offset and length in bytes."""
     path = _suffixed(stem, "kept")
     with path.open("rb") as file:
@@ -112,10 +104,10 @@ def bands_of(stem: Path, n_bands: int) -> Hashes:
     return np.fromfile(f"{stem}.bands", np.uint64).reshape(n_bands, -1).T
 
 
-def clean_part(work: Work, numbered: tuple[int, LineRange]) -> Part:
+def clean_part(work: Work, numbered: tuple[int, LineRange]) -> CleanedPart:
     """Apply the row rules to the part and make the keys by which its rows are compared with all others."""
     number, part = numbered
-    rows = Rows(_lines(part), f"{part.path}, behind byte {part.begin}")
+    rows = CleanedRows(_lines(part), f"{part.path}, behind byte {part.begin}")
     rows.apply(work.rules, work.held_out)
     stem = work.folder / f"{number:08}"
     lines = [rows.line(place) for place in rows.kept]
@@ -129,7 +121,7 @@ def clean_part(work: Work, numbered: tuple[int, LineRange]) -> Part:
     index = {name: place for place, name in enumerate(work.sources)}
     if unknown := {example.source for example in examples} - index.keys():
         raise DataError(f"{part.path}: source {sorted(unknown)[0]!r} is not in data.sources; run ingest again")
-    return Part(
+    return CleanedPart(
         sources=work.sources,
         stem=stem,
         tally=rows.tally,

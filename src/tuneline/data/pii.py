@@ -19,12 +19,12 @@ from tuneline.data.phones import find_phones
 from tuneline.data.records import Example, Json, Message, ToolCall, contents, with_contents, with_id
 from tuneline.data.signs import NO_SIGN, Signs, number_regions, signs
 
-Kind = Literal["email", "phone", "ip", "card", "iban", "national_id", "secret"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-Found = tuple[Kind, int, int]  # offsets of the first character and behind the last one
+PiiKind = Literal["email", "phone", "ip", "card", "iban", "national_id", "secret"]
+PII_KINDS: tuple[PiiKind, ...] = get_args(PiiKind)
+PiiSpan = tuple[PiiKind, int, int]  # offsets of the first character and behind the last one
 
 # Where two kinds claim the same characters, the one with the stricter form has them.
-_PRECEDENCE: tuple[Kind, ...] = ("secret", "email", "iban", "card", "national_id", "ip", "phone")
+_PRECEDENCE: tuple[PiiKind, ...] = ("secret", "email", "iban", "card", "national_id", "ip", "phone")
 
 
 def pii_rule(settings: PiiRuleConfig) -> Rule:
@@ -33,12 +33,12 @@ def pii_rule(settings: PiiRuleConfig) -> Rule:
     In tool calls and tools the numbers and the keys are looked at as well. meta stays as it is: the task needs it.
     """
     actions = _actions(settings)
-    dropped = frozenset(kind for kind in KINDS if actions[kind] == "drop")
-    wanted = tuple(kind for kind in KINDS if actions[kind] != "keep")
+    dropped = frozenset(kind for kind in PII_KINDS if actions[kind] == "drop")
+    wanted = tuple(kind for kind in PII_KINDS if actions[kind] != "keep")
     return each(lambda example: _finding(example, wanted, dropped))
 
 
-def find(text: str, kinds: Sequence[Kind] = KINDS) -> list[Found]:
+def find(text: str, kinds: Sequence[PiiKind] = PII_KINDS) -> list[PiiSpan]:
     """What the text holds of these kinds, in its order; no two overlap."""
     shown = signs(text)
     return [] if shown == NO_SIGN else _found(text, shown, kinds)
@@ -46,14 +46,14 @@ def find(text: str, kinds: Sequence[Kind] = KINDS) -> list[Found]:
 
 def mask(text: str) -> str:
     """The text with a placeholder for everything of any kind."""
-    return _settled(text, KINDS, Counter())
+    return _settled(text, PII_KINDS, Counter())
 
 
-def placeholder(kind: Kind) -> str:
+def placeholder(kind: PiiKind) -> str:
     return f"<{kind.upper()}>"
 
 
-def _actions(settings: PiiRuleConfig) -> dict[Kind, str]:
+def _actions(settings: PiiRuleConfig) -> dict[PiiKind, str]:
     return {
         "email": settings.email,
         "phone": settings.phone,
@@ -65,7 +65,7 @@ def _actions(settings: PiiRuleConfig) -> dict[Kind, str]:
     }
 
 
-def _finding(example: Example, kinds: Sequence[Kind], dropped: frozenset[Kind]) -> Finding:
+def _finding(example: Example, kinds: Sequence[PiiKind], dropped: frozenset[PiiKind]) -> Finding:
     texts = contents(example)
     structure = _structure(example)
     if signs("\n".join(texts + structure)) == NO_SIGN:  # once per row: most rows end here
@@ -75,7 +75,7 @@ def _finding(example: Example, kinds: Sequence[Kind], dropped: frozenset[Kind]) 
     changed = with_contents(example, settled) if counts else example
     if structure:
         changed = _with_settled_structure(changed, kinds, counts)
-    if reasons := [f"{counts[kind]} {kind}" for kind in KINDS if kind in dropped and counts[kind]]:
+    if reasons := [f"{counts[kind]} {kind}" for kind in PII_KINDS if kind in dropped and counts[kind]]:
         return "holds " + ", ".join(reasons)
     return Changed(changed, counts) if counts else None
 
@@ -92,7 +92,7 @@ def _structure(example: Example) -> list[str]:
     return [json.dumps(part, ensure_ascii=False) for part in parts]
 
 
-def _with_settled_structure(example: Example, kinds: Sequence[Kind], counts: Counter[str]) -> Example:
+def _with_settled_structure(example: Example, kinds: Sequence[PiiKind], counts: Counter[str]) -> Example:
     def settled(turns: tuple[Message, ...]) -> tuple[Message, ...]:
         return tuple(replace(turn, tool_calls=tuple(map(call_settled, turn.tool_calls))) for turn in turns)
 
@@ -104,7 +104,7 @@ def _with_settled_structure(example: Example, kinds: Sequence[Kind], counts: Cou
     return with_id(replace(example, messages=parts[0], chosen=parts[1], rejected=parts[2], tools=tools))
 
 
-def _settled_json(value: Json, kinds: Sequence[Kind], counts: Counter[str], key: str = "") -> Json:
+def _settled_json(value: Json, kinds: Sequence[PiiKind], counts: Counter[str], key: str = "") -> Json:
     match value:
         case str():
             return _settled(value, kinds, counts)
@@ -118,7 +118,7 @@ def _settled_json(value: Json, kinds: Sequence[Kind], counts: Counter[str], key:
             return _settled_object(value, kinds, counts)
 
 
-def _settled_object(value: Mapping[str, Json], kinds: Sequence[Kind], counts: Counter[str]) -> dict[str, Json]:
+def _settled_object(value: Mapping[str, Json], kinds: Sequence[PiiKind], counts: Counter[str]) -> dict[str, Json]:
     result: dict[str, Json] = {}
     for key, item in value.items():
         new_key = _settled(key, kinds, counts)
@@ -128,7 +128,7 @@ def _settled_object(value: Mapping[str, Json], kinds: Sequence[Kind], counts: Co
     return result
 
 
-def _settled_number(number: float, kinds: Sequence[Kind], counts: Counter[str], key: str) -> Json:
+def _settled_number(number: float, kinds: Sequence[PiiKind], counts: Counter[str], key: str) -> Json:
     """The number, or the placeholder in its place; its key is its label."""
     text = f"{key}: {number}"
     for kind, begin, end in find(text, kinds):
@@ -138,7 +138,7 @@ def _settled_number(number: float, kinds: Sequence[Kind], counts: Counter[str], 
     return number
 
 
-def _settled(text: str, kinds: Sequence[Kind], counts: Counter[str]) -> str:
+def _settled(text: str, kinds: Sequence[PiiKind], counts: Counter[str]) -> str:
     """The text with placeholders, until nothing more is found: one may lay bare what stood beside the value.
 
     Adds what was found to `counts`. No placeholder is found itself, so every round leaves less of the text.
@@ -149,8 +149,8 @@ def _settled(text: str, kinds: Sequence[Kind], counts: Counter[str]) -> str:
     return text
 
 
-def _found(text: str, shown: Signs, kinds: Sequence[Kind]) -> list[Found]:
-    taken: list[Found] = []
+def _found(text: str, shown: Signs, kinds: Sequence[PiiKind]) -> list[PiiSpan]:
+    taken: list[PiiSpan] = []
     for kind in _PRECEDENCE:
         if kind in kinds:
             begins = [begin for _, begin, _ in taken]
@@ -160,7 +160,7 @@ def _found(text: str, shown: Signs, kinds: Sequence[Kind]) -> list[Found]:
     return taken
 
 
-def _spans(text: str, shown: Signs, kind: Kind) -> Iterator[Span]:
+def _spans(text: str, shown: Signs, kind: PiiKind) -> Iterator[Span]:
     match kind:
         case "secret":
             yield from find_tokens(text) if shown.token else ()
@@ -195,13 +195,13 @@ def _without_overlaps(spans: Iterable[Span]) -> Iterator[Span]:
             last = end
 
 
-def _is_taken(taken: Sequence[Found], begins: Sequence[int], begin: int, end: int) -> bool:
+def _is_taken(taken: Sequence[PiiSpan], begins: Sequence[int], begin: int, end: int) -> bool:
     """Whether one of `taken`, which are in order and apart, shares a character."""
     before = bisect_left(begins, end)  # only the last one that begins in front of `end` can
     return before > 0 and taken[before - 1][2] > begin
 
 
-def _redacted(text: str, found: Sequence[Found]) -> str:
+def _redacted(text: str, found: Sequence[PiiSpan]) -> str:
     parts, last = [], 0
     for kind, begin, end in found:
         parts += [text[last:begin], placeholder(kind)]

@@ -3,8 +3,8 @@
 import re
 
 from tuneline.data.finding import Finding, Rule, each
+from tuneline.data.judging import learned, place
 from tuneline.data.records import Example
-from tuneline.data.turns import learned, place
 
 _LOOKED_AT_CHARS = 300  # an answer that declines says so at once
 _CANNOT = r"(?:can(?:no|')?t|can not|won't|will not|am unable|'m unable|am not able|'m not able|must decline)"

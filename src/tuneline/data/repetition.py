@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from tuneline.config.schema import RepetitionRuleConfig
 from tuneline.data.arrays import Hashes, Indexes
 from tuneline.data.finding import Finding, Rule
+from tuneline.data.judging import learned, place
 from tuneline.data.records import Example
 from tuneline.data.shingles import Grams, offsets_of, remembered_words, words
-from tuneline.data.turns import learned, place
 
 _FENCED = re.compile(r"^ {0,3}(```|~~~).*?(?:^ {0,3}\1|\Z)", re.DOTALL | re.MULTILINE)
 _TABLE_OR_RULE = re.compile(r"^(?:[ \t]*\|.*|[^\w\n]+)$", re.MULTILINE)

@@ -12,16 +12,17 @@ from tuneline.data.accounting import Tally
 from tuneline.data.encoding import encoding_rule
 from tuneline.data.finding import Changed, Rule
 from tuneline.data.language import language_rule
-from tuneline.data.lengths import empties_rule, length_rule
-from tuneline.data.pii import KINDS, pii_rule
-from tuneline.data.records import Example, Rejected, as_json, as_line, example_from, parse_object, rejection
+from tuneline.data.length_rules import empties_rule, length_rule
+from tuneline.data.pii import PII_KINDS, pii_rule
+from tuneline.data.record_files import as_line, example_from, parse_object
+from tuneline.data.records import Example, Rejected, as_json, rejection
 from tuneline.data.refusals import refusals_rule
 from tuneline.data.repetition import repetition_rule
 from tuneline.data.special_tokens import special_tokens_rule
 from tuneline.data.toxicity import toxicity_rule
 from tuneline.data.whitespace import whitespace_rule
 
-CHANGES = ("encoding_repaired", "whitespace_tidied", *KINDS)  # what rules that mend rows count
+CHANGES = ("encoding_repaired", "whitespace_tidied", *PII_KINDS)  # what rules that mend rows count
 
 
 def row_rules(rules: CleanConfig) -> list[tuple[str, bool, Callable[[], Rule]]]:
@@ -50,7 +51,7 @@ def enabled_rules(rules: CleanConfig) -> tuple[tuple[str, Rule], ...]:
     return tuple((name, make()) for name, enabled, make in row_rules(rules) if enabled)
 
 
-class Rows:
+class CleanedRows:
     """Some rows on their way through the rules: each is in `kept` or in `rejected` in the end."""
 
     def __init__(self, lines: Sequence[bytes], place: str) -> None:

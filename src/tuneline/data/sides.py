@@ -13,18 +13,19 @@ from tuneline.config.schema import SourceConfig, SplitConfig
 from tuneline.data.arrays import Flags, Hashes, Indexes
 from tuneline.data.parallel import LineRange
 from tuneline.data.prompts import group_key, prompt_keys
-from tuneline.data.records import TEACHER_KEY, Example, example_from, id_number, parse_object
+from tuneline.data.record_files import example_from, parse_object
+from tuneline.data.records import TEACHER_KEY, Example, id_number
 from tuneline.errors import DataError
 
 Side = Literal["train", "val", "test", "benchmark", "none"]
 
 SIDES: tuple[Side, ...] = ("train", "val", "test", "benchmark", "none")
 _BLOCK_BYTES = 2**20
-_DTYPES = (np.int64, np.int64, np.uint64, np.uint64, np.int64, np.int64, np.uint64)  # of the fields of Rows
+_DTYPES = (np.int64, np.int64, np.uint64, np.uint64, np.int64, np.int64, np.uint64)  # of the fields of DrawnRows
 
 
-class Rows(NamedTuple):
-    """Rows as numbers."""
+class DrawnRows(NamedTuple):
+    """Rows as numbers, with the side that was drawn for each."""
 
     source: Indexes  # [n_rows] index of its source
     side: Indexes  # [n_rows] index into SIDES
@@ -47,14 +48,14 @@ class Rows(NamedTuple):
         return np.isin(self.side, [SIDES.index("test"), SIDES.index("benchmark")])
 
 
-def all_rows(parts: Sequence[Rows]) -> Rows:
+def all_rows(parts: Sequence[DrawnRows]) -> DrawnRows:
     """The rows of all parts."""
     return _as_rows([np.concatenate(column) for column in zip(_as_rows([[]] * len(_DTYPES)), *parts, strict=True)])
 
 
-def _as_rows(columns: Sequence[Sequence[int] | NDArray[Any]]) -> Rows:
+def _as_rows(columns: Sequence[Sequence[int] | NDArray[Any]]) -> DrawnRows:
     arrays: list[NDArray[Any]] = [np.asarray(column, dtype) for column, dtype in zip(columns, _DTYPES, strict=True)]
-    return Rows(*arrays)
+    return DrawnRows(*arrays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class StoredRows:
             yield from examples_at(path, map(int, self.offset[self.file == number]))
 
 
-def scan(sources: Sequence[SourceConfig], settings: SplitConfig, part: LineRange) -> Rows:
+def scan(sources: Sequence[SourceConfig], settings: SplitConfig, part: LineRange) -> DrawnRows:
     """Draw the sides of a part's rows. Raises `DataError` with file:line for a line that is no example."""
     numbers = {source.name: number for number, source in enumerate(sources)}
     columns: tuple[list[int], ...] = tuple([] for _ in _DTYPES)

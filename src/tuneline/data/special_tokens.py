@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from tuneline.config.schema import SpecialTokensRuleConfig
 from tuneline.data.finding import Finding, Rule, each
+from tuneline.data.judging import place
 from tuneline.data.records import Example, Json, Message, message_texts
-from tuneline.data.turns import place
 
 
 def special_tokens_rule(settings: SpecialTokensRuleConfig) -> Rule:

@@ -15,13 +15,14 @@ import numpy as np
 
 from tuneline.config.schema import ContaminationConfig, MixtureConfig, SourceConfig, SplitConfig
 from tuneline.data.arrays import Indexes
-from tuneline.data.contamination import KINDS, Evidence, Pair, pair_as_json
+from tuneline.data.contamination import CONTAMINATION_KINDS, Evidence, Pair, pair_as_json
 from tuneline.data.held_out import Overlap, index_of, load_index, look, one_each
 from tuneline.data.mixing import Mixed, mix
 from tuneline.data.parallel import LineRange, Ordered, line_ranges, processes
-from tuneline.data.records import Example, as_line, example_from, parse_object, rejection, write_rejected
+from tuneline.data.record_files import as_line, example_from, parse_object, write_rejected
+from tuneline.data.records import Example, rejection
 from tuneline.data.shingles import offsets_of
-from tuneline.data.sides import SIDES, Rows, Side, StoredRows, all_rows, examples_at, scan
+from tuneline.data.sides import SIDES, DrawnRows, Side, StoredRows, all_rows, examples_at, scan
 from tuneline.errors import DataError
 from tuneline.output import atomic_writer
 
@@ -38,7 +39,7 @@ class Divided:
     sources: Sequence[SourceConfig]
     files: Sequence[Path]
     first: Indexes  # [n_files + 1] number of each file's first row
-    rows: Rows
+    rows: DrawnRows
     held_out: StoredRows  # in the order of the rows
     pairs: Mapping[int, Sequence[Pair]]  # by row, ascending; a pair's held_out is an index of the held-out rows
 
@@ -91,7 +92,7 @@ def divide(
     ranges = [list(line_ranges(path, _PART_BYTES)) for path in files]
     parts = [part for of_file in ranges for part in of_file]
     with processes(n_workers) as ordered:
-        scanned: list[Rows] = []
+        scanned: list[DrawnRows] = []
         for _ in watched(_scan_parts(ordered(partial(scan, tuple(sources), settings), parts), scanned), "split"):
             pass
         rows = all_rows(scanned)
@@ -103,14 +104,14 @@ def divide(
     return Divided(sources, files, of_files, rows, held_out, pairs)
 
 
-def _scan_parts(results: Iterable[Rows], into: list[Rows]) -> Iterator[int]:
+def _scan_parts(results: Iterable[DrawnRows], into: list[DrawnRows]) -> Iterator[int]:
     """An item per row of each part that is done, which goes to `into`."""
     for part in results:
         into.append(part)
         yield from range(len(part.side))
 
 
-def _held_out(files: Sequence[Path], first: Indexes, rows: Rows) -> StoredRows:
+def _held_out(files: Sequence[Path], first: Indexes, rows: DrawnRows) -> StoredRows:
     numbers = np.flatnonzero(rows.is_held_out())
     return StoredRows(files, np.searchsorted(first, numbers, side="right") - 1, rows.offset[numbers])
 
@@ -124,14 +125,14 @@ class _Learned:
     numbers: Indexes  # [n_learned] among all rows
 
 
-def _learned(parts: Sequence[LineRange], rows: Rows, first: Indexes) -> Iterator[_Learned]:
+def _learned(parts: Sequence[LineRange], rows: DrawnRows, first: Indexes) -> Iterator[_Learned]:
     learned = np.flatnonzero(rows.is_learned())
     for part, numbers in zip(parts, np.split(learned, np.searchsorted(learned, first[1:])), strict=False):
         yield _Learned(part.path, rows.offset[numbers], numbers)
 
 
 def _find_pairs(
-    rows: Rows,
+    rows: DrawnRows,
     learned: Sequence[_Learned],
     held_out: StoredRows,
     settings: ContaminationConfig,
@@ -151,7 +152,7 @@ def _find_pairs(
     return dict(sorted({**pairs, **_handed_on(rows, pairs)}.items()))
 
 
-def _handed_on(rows: Rows, pairs: Mapping[int, list[Pair]]) -> dict[int, list[Pair]]:
+def _handed_on(rows: DrawnRows, pairs: Mapping[int, list[Pair]]) -> dict[int, list[Pair]]:
     """Rows that a teacher made from a row that gives a held-out one away: other words, the same secret."""
     by_id = {int(rows.id[row]): found for row, found in pairs.items()}
     handed_on: dict[int, list[Pair]] = {}
@@ -240,7 +241,7 @@ def count_sides(divided: Divided, mixed: Mixed) -> dict[str, int | float]:
         "n_benchmark": len(divided.on("benchmark")),
         "n_taught_on_no_side": len(divided.on("none")),
     }
-    metrics |= {f"n_contaminated_by_{kind}": kinds[kind] for kind in KINDS} | mixed.metrics()
+    metrics |= {f"n_contaminated_by_{kind}": kinds[kind] for kind in CONTAMINATION_KINDS} | mixed.metrics()
     groups = divided.rows.groups()
     for side, rows in (("train", mixed.rows), ("val", divided.on("val")), ("test", divided.on("test"))):
         found = np.bincount(divided.rows.source[rows], minlength=len(divided.sources)).tolist()

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tuneline.config.schema import ToxicityRuleConfig
 from tuneline.data.finding import Finding, Rule
+from tuneline.data.judging import learned, place
 from tuneline.data.records import Example, Message, message_texts
-from tuneline.data.turns import learned, place
 from tuneline.errors import DataError
 
 Lexicon = Mapping[str, Sequence[str]]  # entries by their first word; those without a letter or digit under ""

@@ -1,27 +1,26 @@
 """What cleaning writes in the end: the rows that stay, those that go with their reasons, and the clusters of copies."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
 
-from tuneline.data.accounting import Tally
+from tuneline.data.accounting import Check, Tally
 from tuneline.data.arrays import Flags, Indexes
 from tuneline.data.comparing import SET_RULES, Removed
 from tuneline.data.near_copies import roots
 from tuneline.data.parallel import Ordered
-from tuneline.data.parts import Part
-from tuneline.data.records import Json, as_line, id_of, rejected_as_json, rejection
+from tuneline.data.parts import CleanedPart
+from tuneline.data.record_files import as_line, rejected_as_json
+from tuneline.data.records import Json, id_of, rejection
 from tuneline.data.shingles import offsets_of
 from tuneline.output import atomic_writer
 
-Check = Callable[[Tally], None]
-
 
 @dataclass(frozen=True, slots=True)
-class Outputs:
+class CleanOutputs:
     """Files that cleaning writes, each whole or not at all."""
 
     examples: Path
@@ -29,7 +28,9 @@ class Outputs:
     clusters: Path  # a kept row and its copies a line
 
 
-def write_parts(parts: Sequence[Part], copies: Removed, outputs: Outputs, check: Check, ordered: Ordered) -> Tally:
+def write_parts(
+    parts: Sequence[CleanedPart], copies: Removed, outputs: CleanOutputs, check: Check, ordered: Ordered
+) -> Tally:
     """Write the parts' rows but for the copies; `check` as for `clean_files`."""
     rows = _Numbered(parts)
     tally = Tally()
@@ -50,7 +51,7 @@ def write_parts(parts: Sequence[Part], copies: Removed, outputs: Outputs, check:
 class _Numbered:
     """All parts' rows, numbered through."""
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[CleanedPart]) -> None:
         self._parts = parts
         self.first = offsets_of(np.array([len(part.number) for part in parts], np.int64))  # [n_parts + 1]
 
@@ -67,7 +68,7 @@ class _Numbered:
         for begin, end in pairwise(self.first.tolist()):
             yield rows[np.searchsorted(rows, begin) : np.searchsorted(rows, end)] - begin
 
-    def _find(self, row: int) -> tuple[Part, int]:
+    def _find(self, row: int) -> tuple[CleanedPart, int]:
         number = int(np.searchsorted(self.first, row, side="right")) - 1
         return self._parts[number], row - int(self.first[number])
 
@@ -110,7 +111,7 @@ def _copy_as_json(rows: _Numbered, copies: Removed, copy: int) -> dict[str, Json
     return {"place": rows.place(int(copies.rows[copy])), "rule": rule, "jaccard": jaccard}
 
 
-def _rejected_lines(work: tuple[Part, Why]) -> tuple[Tally, bytes]:
+def _rejected_lines(work: tuple[CleanedPart, Why]) -> tuple[Tally, bytes]:
     """The part's counts, and the lines of its rejected rows in the order in which they were read."""
     part, why = work
     counts = Tally(kept=part.count_by_source(_all_but(list(why), len(part.number))))

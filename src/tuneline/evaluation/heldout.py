@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tuneline.data.records import Example, Message, read_examples
+from tuneline.data.record_files import read_examples
+from tuneline.data.records import Example, Message
 from tuneline.errors import DataError
 
 

@@ -21,7 +21,6 @@ from tuneline.config.schema import (
     RecipeConfig,
     SplitConfig,
     TrainConfig,
-    model_title,
 )
 
 
@@ -48,7 +47,8 @@ class Experiment:
 
     @property
     def title(self) -> str:
-        return model_title(self.model, self.data, self.method)
+        """What the model is called: in its card, its file's name and the commands that load it."""
+        return f"{self.model.name}-{self.data.name}-{self.method.name}"
 
     @property
     def gguf_name(self) -> str:

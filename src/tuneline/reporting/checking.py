@@ -16,9 +16,10 @@ from tuneline.data.adapting import RULES
 from tuneline.data.compressed import unpacked_suffix
 from tuneline.data.opening import Additions
 from tuneline.data.parallel import n_cores
-from tuneline.data.records import Rejected, iterate_examples, iterate_rejected
+from tuneline.data.record_files import iterate_examples, iterate_rejected
+from tuneline.data.records import Rejected
 from tuneline.data.row_rules import row_rules
-from tuneline.data.writing import Outputs
+from tuneline.data.writing import CleanOutputs
 from tuneline.reporting.clusters import Cluster, Clusters, collect, read_clusters
 from tuneline.reporting.lengths import LengthCounts, add_lengths, batches, no_lengths
 from tuneline.reporting.sample import Shown, as_shown
@@ -78,9 +79,9 @@ def check_file(
     additions = Additions(meta_fields=(), system_prompt=None, folder=Path(path.resolve().anchor))
     with TemporaryDirectory(prefix="tuneline-check-") as name:
         folder = Path(name)
-        read = ingesting.Outputs(folder / "read.jsonl", folder / "unread.jsonl")
+        read = ingesting.IngestOutputs(folder / "read.jsonl", folder / "unread.jsonl")
         ingested = ingesting.ingest([source], additions, read, n_workers, watched, _accept)
-        outputs = Outputs(folder / "clean.jsonl", folder / "rejected.jsonl", folder / "clusters.jsonl")
+        outputs = CleanOutputs(folder / "clean.jsonl", folder / "rejected.jsonl", folder / "clusters.jsonl")
         shown = partial(watched, what="clean")
         cleaned = cleaning.clean_files([read.examples], outputs, [source], rules, shown, _accept)
         found = Checked(ingested.notes, ingested.tally, cleaned, collect(_clusters(outputs.clusters, path)))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from heapq import nsmallest
 from pathlib import Path
 
-from tuneline.data.records import Json, read_objects
+from tuneline.data.record_files import read_objects
+from tuneline.data.records import Json
 from tuneline.errors import DataError
 from tuneline.reporting.showing import escaped
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from tuneline.data.records import TEACHER_KEY, Example, as_line, iterate_examples, iterate_rejected
+from tuneline.data.record_files import as_line, iterate_examples, iterate_rejected
+from tuneline.data.records import TEACHER_KEY, Example
 from tuneline.data.token_counts import CountTokens
 from tuneline.errors import DataError
 from tuneline.output import write_metrics, write_text
 from tuneline.reporting.balance import Balance
 from tuneline.reporting.clusters import Clusters, collect, read_clusters
-from tuneline.reporting.contamination import COLUMNS, Pairs, read_pairs
 from tuneline.reporting.flow import SIDES, STAGES, Flow, Side, Stage
 from tuneline.reporting.lengths import (
     UNITS,
@@ -26,6 +26,7 @@ from tuneline.reporting.lengths import (
     no_lengths,
 )
 from tuneline.reporting.lines import write_table
+from tuneline.reporting.overlaps import COLUMNS, Overlaps, read_overlaps
 from tuneline.reporting.pictures import draw_clusters, draw_lengths, draw_rules, draw_sources
 from tuneline.reporting.sample import Sample, as_markdown
 
@@ -66,7 +67,7 @@ class Description:
     """All that the report says; it grows with the number of rules, sources and different lengths, not of rows."""
 
     clusters: Clusters
-    pairs: Pairs
+    pairs: Overlaps
     flow: Flow = field(default_factory=Flow)
     lengths: dict[Side, LengthCounts] = field(default_factory=lambda: {side: no_lengths() for side in SIDES})
     balance: Balance = field(default_factory=Balance)
@@ -76,7 +77,7 @@ class Description:
 def describe(folders: Folders, count_tokens: CountTokens, watched: Watched) -> Description:
     """Read every file of the stages once. Raises `DataError` with file:line for what no stage wrote."""
     clusters = collect(cluster for path in folders.clusters() for cluster in read_clusters(path))
-    found = Description(clusters, read_pairs(folders.splits / "contamination.jsonl"))
+    found = Description(clusters, read_overlaps(folders.splits / "contamination.jsonl"))
     found.flow.tallies["ingest"].kept = kept_by_source(folders.ingest_report)
     found.flow.tallies["clean"].kept = kept_by_source(folders.clean_report)
     _add_taught(found.flow, folders.divided, watched)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from tuneline.data.records import Json, Rejected, as_line
+from tuneline.data.record_files import as_line
+from tuneline.data.records import Json, Rejected
 from tuneline.reporting.showing import escaped, shortened, shown
 
 ROWS_PER_RULE = 5

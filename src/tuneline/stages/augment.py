@@ -4,7 +4,7 @@ from functools import partial
 
 from tuneline.config.params import read_params
 from tuneline.data.progress import watched
-from tuneline.data.records import write_examples, write_rejected
+from tuneline.data.record_files import write_examples, write_rejected
 from tuneline.data.sides import is_trained_on
 from tuneline.entry import run, stage_arguments
 from tuneline.output import write_figures

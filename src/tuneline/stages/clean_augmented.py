@@ -5,7 +5,7 @@ from functools import partial
 from tuneline.config.params import read_params
 from tuneline.data.cleaning import clean_within_limit
 from tuneline.data.progress import watched
-from tuneline.data.writing import Outputs
+from tuneline.data.writing import CleanOutputs
 from tuneline.entry import run, stage_arguments
 from tuneline.output import write_metrics
 
@@ -13,7 +13,7 @@ from tuneline.output import write_metrics
 def main() -> None:
     args = stage_arguments(__doc__, "examples", "augmented", "out", "rejected", "clusters", "metrics")
     params = read_params(args.params)
-    outputs = Outputs(args.out, args.rejected, args.clusters)
+    outputs = CleanOutputs(args.out, args.rejected, args.clusters)
     shown = partial(watched, what="clean", n_total=None)
     metrics = clean_within_limit([args.examples, args.augmented], outputs, params.data.sources, params.clean, shown)
     write_metrics(args.metrics, metrics, "n_read", "n_kept", "n_rejected")

@@ -1,7 +1,7 @@
 """Measure on training rows how much each input channel matters, for quants made with that importance matrix."""
 
 from tuneline.config.params import read_params
-from tuneline.data.records import read_examples
+from tuneline.data.record_files import read_examples
 from tuneline.entry import run, stage_arguments
 from tuneline.export.calibration import calibration_rows, calibration_text, compute
 from tuneline.export.llama_cpp import installed_tool

@@ -6,7 +6,7 @@ from pathlib import Path
 from tuneline.config.params import read_params
 from tuneline.data.accounting import Tally
 from tuneline.data.adapting import RULES
-from tuneline.data.ingesting import Outputs, ingest
+from tuneline.data.ingesting import IngestOutputs, ingest
 from tuneline.data.opening import Additions
 from tuneline.data.parallel import n_cores
 from tuneline.data.progress import watched
@@ -23,7 +23,7 @@ def main() -> None:
         tally.check(params.data.max_rejected_fraction, "data.max_rejected_fraction", args.rejected)
 
     additions = Additions(params.data.meta_fields, params.data.system_prompt, Path())
-    outputs = Outputs(args.examples, args.rejected)
+    outputs = IngestOutputs(args.examples, args.rejected)
     ingested = ingest(sources, additions, outputs, n_cores(), partial(watched, n_total=None), check)
     for note in ingested.notes:
         print(note)

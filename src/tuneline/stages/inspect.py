@@ -2,12 +2,14 @@
 
 from tuneline.config.params import read_params
 from tuneline.data.progress import n_lines, watched
-from tuneline.data.records import Example, iterate_examples
+from tuneline.data.record_files import iterate_examples
+from tuneline.data.records import Example
 from tuneline.entry import run, stage_arguments
 from tuneline.model.loading import load_tokenizer, stop_token_ids
 from tuneline.output import atomic_folder, write_metrics, write_text
 from tuneline.training.token_report import preview, token_metrics, unused_note
-from tuneline.training.tokens import Counts, Tokenized, check_left_out, check_rows, in_pieces, tokenize, write_split
+from tuneline.training.tokenized import Counts, Tokenized, check_left_out, check_rows, write_split
+from tuneline.training.tokenizing import in_pieces, tokenize
 
 
 def main() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tuneline.config.schema import AugmentConfig, EndpointConfig, SourceConfig, TeacherJobConfig
 from tuneline.data.conversation import without_task_prefix
-from tuneline.data.records import Example, contents, iterate_examples
+from tuneline.data.record_files import iterate_examples
+from tuneline.data.records import Example, contents
 from tuneline.data.strict_json import has_lone_surrogate
 from tuneline.errors import DataError
 from tuneline.teacher.request import Request, make_request

@@ -5,7 +5,8 @@ from itertools import groupby
 
 from transformers import PreTrainedTokenizerBase
 
-from tuneline.training.tokens import IGNORED, KINDS, SPECIAL_TOKEN, TOO_LONG, TOOLS, Counts, TokenRow
+from tuneline.training.tokenized import KINDS, SPECIAL_TOKEN, TOO_LONG, TOOLS, Counts
+from tuneline.training.tokens import IGNORED, TokenRow
 
 
 def token_metrics(train: Counts, val: Counts) -> dict[str, float | int]:

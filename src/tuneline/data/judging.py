@@ -1,4 +1,4 @@
-"""Which messages of a row a rule looks at, and how its reason names them."""
+"""Which messages of a row a rule judges, and how its reason names them."""
 
 from tuneline.data.records import Example, Message
 

@@ -4,17 +4,18 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tuneline.data.records import Json, read_objects
+from tuneline.data.record_files import read_objects
+from tuneline.data.records import Json
 from tuneline.errors import DataError
 from tuneline.reporting.showing import escaped, shown
 
-MAX_PAIRS = 1000  # in the table; all of them are counted
+MAX_ROWS = 1000  # in the table; all of them are counted
 COLUMNS = ("kind", "row", "row_id", "held_out", "held_out_id", "jaccard", "shared")
 _CUT = "..."  # what a shared text ends with that is longer than the split stage writes
 
 
 @dataclass(slots=True)
-class Pairs:
+class Overlaps:
     """The first pairs as a table, in the order of the training rows, and the number of all by kind."""
 
     rows: list[tuple[str | float, ...]] = field(default_factory=list)
@@ -25,9 +26,9 @@ class Pairs:
         return found | {f"contamination_n_pairs_{kind}": n for kind, n in self.kinds.items()}
 
 
-def read_pairs(path: Path) -> Pairs:
+def read_overlaps(path: Path) -> Overlaps:
     """Read what split wrote. Raises `DataError` with file:line for a line that is no overlap."""
-    pairs = Pairs()
+    pairs = Overlaps()
     for pair, place in read_objects(path):
         match pair:
             case {
@@ -38,7 +39,7 @@ def read_pairs(path: Path) -> Pairs:
                 "held_out_id": str(held_out_id),
             }:
                 pairs.kinds[kind] += 1
-                if len(pairs.rows) < MAX_PAIRS:
+                if len(pairs.rows) < MAX_ROWS:
                     pairs.rows.append((kind, escaped(row), row_id, escaped(held_out), held_out_id, *_measure(pair)))
             case _:
                 raise DataError(f"{place}: not an overlap (kind, row, held_out, ids); run the split stage again")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tuneline.config.schema import LengthRuleConfig
 from tuneline.data.finding import Finding, Rule, each
+from tuneline.data.judging import place
 from tuneline.data.records import Example, Message, contents, message_texts
 from tuneline.data.token_counts import CountTokens, token_counter
-from tuneline.data.turns import place
 
 _VISIBLE = re.compile(r"[^\s\u00ad\u200b-\u200f\u2028-\u202f\u2060-\u2064\ufeff]")
 # NFKC makes 33 bytes of the 3 bytes of U+FDFA; no normalisation that tokenizers use makes more of a character.

@@ -1,0 +1,47 @@
+"""The whole of params.yaml, one module per group of conf/. The values are in conf/: no defaults here.
+
+Rules that compare two keys are in `tuneline.config.rules`; `tuneline.config.params.read_params` applies both.
+"""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from tuneline.config.schema.augment import AugmentConfig
+from tuneline.config.schema.clean import CleanConfig
+from tuneline.config.schema.data import DataConfig
+from tuneline.config.schema.eval import EvalConfig
+from tuneline.config.schema.export import ExportConfig
+from tuneline.config.schema.hardware import HardwareConfig
+from tuneline.config.schema.merge import MergeConfig
+from tuneline.config.schema.method import LoraConfig, MethodConfig, QuantizationConfig
+from tuneline.config.schema.model import ModelConfig
+from tuneline.config.schema.recipe import RecipeConfig
+from tuneline.config.schema.section import Strict, matching
+from tuneline.config.schema.split import SplitConfig
+from tuneline.config.schema.tracking import TrackingConfig
+from tuneline.config.schema.train import TrainConfig
+
+Sha256 = Annotated[str, AfterValidator(matching(r"[0-9a-f]{64}", "a SHA-256: 64 lower-case hex digits"))]
+
+
+class Params(Strict):
+    """The whole of params.yaml."""
+
+    conf_digest: Sha256  # of conf/**/*.yaml when params.yaml was composed
+    seed: Annotated[int, Field(ge=0, lt=2**32)]  # of every random draw
+    model: ModelConfig
+    method: MethodConfig
+    lora: LoraConfig | None  # null: no adapter
+    quantization: QuantizationConfig | None  # null: the base is not quantised
+    recipe: RecipeConfig
+    data: DataConfig
+    clean: CleanConfig
+    augment: AugmentConfig
+    split: SplitConfig
+    train: TrainConfig
+    hardware: HardwareConfig
+    eval: EvalConfig
+    merge: MergeConfig
+    export: ExportConfig
+    tracking: TrackingConfig
