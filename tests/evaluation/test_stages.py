@@ -1,4 +1,4 @@
-"""The stages evaluate and harness from params.yaml to reports, on a tiny random model and without a network."""
+"""The stages evaluate, evaluate_merged and harness from params.yaml to reports: a tiny random model, no network."""
 
 import json
 import math
@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,11 @@ OVERRIDES = ["eval.max_new_tokens=8", "hardware.eval_batch_size=2", "eval.harnes
 EVALUATE = (
     "--params params.yaml --test test.jsonl --tuned models/phase/sft --resources databases "
     "--predictions predictions --metrics evaluate.json --speed speed.json --picture evaluate.png"
+)
+MERGE = "--params params.yaml --tuned models/phase/sft --test test.jsonl --out models/merged --metrics merge.json"
+EVALUATE_MERGED = (
+    "--params params.yaml --test test.jsonl --merged models/merged --reference predictions/tuned.jsonl "
+    "--resources databases --predictions merged.jsonl --metrics evaluate_merged.json --speed speed_merged.json"
 )
 HARNESS = "--params params.yaml --task sql_next --tasks-folder conf/harness --tuned models/phase/sft --out harness.json"
 
@@ -88,6 +94,38 @@ def test_evaluate_writes_consistent_reports_twice_the_same(
 
     stage(main, EVALUATE, monkeypatch)
     assert [path.read_bytes() for path in outputs] == first
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_merged_model_is_asked_as_evaluate_asks_and_paired_with_the_tuned_models_answers(
+    workspace: Path, examples: Sequence[Example], no_network: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tuneline.stages import evaluate, evaluate_merged, merge
+
+    stage(evaluate.main, EVALUATE, monkeypatch)
+    stage(merge.main, MERGE, monkeypatch)
+    stage(evaluate_merged.main, EVALUATE_MERGED, monkeypatch)
+    tuned, merged = read_rows(workspace / "predictions/tuned.jsonl"), read_rows(workspace / "merged.jsonl")
+    assert [(row["id"], row["predicted"], row["outcome"]) for row in merged] == [
+        (row["id"], row["predicted"], row["outcome"]) for row in tuned
+    ]
+    metrics, evaluated = (json.loads(Path(name).read_text()) for name in ("evaluate_merged.json", "evaluate.json"))
+    assert metrics["n_examples"] == len(examples)
+    assert metrics["perplexity"] == pytest.approx(evaluated["tuned_perplexity"], rel=1e-4)
+    assert (metrics["execution_accuracy_drop"], metrics["execution_accuracy_drop_p_value"]) == (0, 1)
+
+    right = [row | {"execution_match": True, "error": None} for row in tuned]
+    (workspace / "predictions/tuned.jsonl").write_text("".join(json.dumps(row) + "\n" for row in right))
+    stage(evaluate_merged.main, EVALUATE_MERGED, monkeypatch)
+    paired = json.loads(Path("evaluate_merged.json").read_text())
+    n_lost = sum(not row["execution_match"] for row in merged)
+    assert n_lost > 1
+    assert paired["n_answers_lost"] == n_lost
+    assert paired["execution_accuracy_drop"] == pytest.approx(n_lost / len(examples), rel=1e-5)
+    assert paired["execution_accuracy_drop_p_value"] == pytest.approx(2 * 0.5**n_lost, rel=1e-5)
 
 
 @pytest.mark.parametrize(

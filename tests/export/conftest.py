@@ -181,6 +181,8 @@ def reports() -> Reports:
             **{"relative_logit_diff": 2.1e-6, "n_tokens": 900, "size_mib": 15.0},
             **{"kl_mean_nats": 3e-12, "kl_p99_nats": 6e-11, "top1_agreement": 1.0},
         },
+        merged=scores("", 0.86, 0.83, 0.885, 0.6)
+        | {"execution_accuracy_drop": 0.0, "execution_accuracy_drop_p_value": 1.0, "ended_fraction": 0.98},
         verified={
             "f16": verified(16.4, 16.01, 1.6e-7, 1.1e-6, 1.0, 0.0),
             "q8_0": verified(8.7, 8.5, 7e-5, 1.2e-3, 0.995, 0.01),

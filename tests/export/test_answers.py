@@ -32,7 +32,7 @@ def test_what_was_written_is_read_back_for_the_examples_asked_for(tmp_path: Path
 
 def test_reference_of_another_test_split_is_refused(tmp_path: Path) -> None:
     write_answers(tmp_path / "a.jsonl", EXAMPLES[:2], ["", ""], ended(RIGHT, RIGHT))
-    with pytest.raises(DataError, match=r"a\.jsonl: none of its answers .*run evaluate again"):
+    with pytest.raises(DataError, match=r"a\.jsonl: none of its answers .*run `dvc repro`"):
         read_reference(tmp_path / "a.jsonl", EXAMPLES[2:])
 
 
@@ -41,7 +41,7 @@ def test_reference_of_another_test_split_is_refused(tmp_path: Path) -> None:
 )
 def test_line_that_is_no_scored_answer_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "a.jsonl").write_text(line + "\n")
-    with pytest.raises(DataError, match=r"a\.jsonl:1: not a scored answer"):
+    with pytest.raises(DataError, match=r"a\.jsonl:1: not a scored answer .*run `dvc repro`"):
         read_reference(tmp_path / "a.jsonl", EXAMPLES)
 
 
@@ -79,5 +79,5 @@ def test_paired_test_sees_the_answers_that_differ_only() -> None:
 def test_answers_that_run_on_are_counted_whatever_their_score() -> None:
     ours = [Judged(RIGHT, ended=False), Judged(RIGHT, ended=True)]
     metrics = loss_metrics(ours, ended(RIGHT, RIGHT), 0.95)
-    assert (metrics["ended_fraction"], metrics["ended_fraction_tuned"], metrics["ended_drop"]) == (0.5, 1, 0.5)
+    assert (metrics["ended_fraction"], metrics["ended_fraction_reference"], metrics["ended_drop"]) == (0.5, 1, 0.5)
     assert metrics["execution_accuracy_drop"] == 0

@@ -101,7 +101,8 @@ def test_card_of_a_hub_model_names_repository_and_commit() -> None:
         "| this file (q8_0) | 85.0 % (82.0 to 87.6) | 59.0 % | 1.0123 x merged |",
         "both on the same 64 examples (2000 tokens of answers)",
         "| training -> adapter | - | - | - | - | - | - | 86.0% (83.0% to 88.5%) | - | - |  |",
-        "| adapter -> merged | 15.0 | - | 3e-12 | 6e-11 | 100.00% | - | - | - | - |  |",
+        "| adapter -> merged | 15.0 | - | 3e-12 | 6e-11 | 100.00% | - | 86.0% (83.0% to 88.5%) "
+        "| 0.00% (1) | 98.0% |  |",
         "| merged -> q8_0 | 8.7 | 8.50 | 7e-05 | 0.0012 | 99.50% | 1.0123 ± 0.0021 | 85.0% (82.0% to 87.6%) "
         "| 1.00% (0.25) | 97.5% | within |",
         "| merged -> f16 | 16.4 | 16.01 | 1.6e-07 | 1.1e-06 | 100.00% | 1.0123 ± 0.0021 | 86.0% (82.0% to 87.6%) "
@@ -168,7 +169,7 @@ def test_card_says_what_changing_the_base_after_qlora_cost() -> None:
 def test_card_of_a_task_without_execution_uses_exact_match() -> None:
     figures = reports()
     verified = {name: {**row, "exact_match_drop": 0.005} for name, row in figures.verified.items()}
-    for report in (figures.evaluated, *verified.values()):
+    for report in (figures.evaluated, figures.merged, *verified.values()):
         for key in [key for key in report if "execution" in key]:
             del report[key]  # type: ignore[attr-defined]  # a dict, built for this test
     text = card(experiment(), replace(figures, verified=verified))

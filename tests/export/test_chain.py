@@ -48,6 +48,8 @@ def reports(tmp_path: Path) -> Path:
     tuned = {f"tuned_{name}": value for name, value in SCORE.items()}
     write(tmp_path / "evaluate.json", tuned | {"base_execution_accuracy": 0.0})
     write(tmp_path / "merge.json", {"kl_mean_nats": 1e-12, "kl_p99_nats": 1e-11, "top1_agreement": 1.0, "size_mib": 15})
+    paired = {"execution_accuracy_drop": 0.015, "execution_accuracy_drop_p_value": 0.25, "ended_fraction": 0.99}
+    write(tmp_path / "evaluate_merged.json", SCORE | paired | {"n_examples": 600})
     for name, size, kl in (("f16", 7.6, 1e-6), ("q8_0", 4.0, 1e-3), ("q2_k", 1.5, 0.5)):
         write(tmp_path / "verify" / f"{name}.json", gguf(size, kl))
     return tmp_path
@@ -59,7 +61,13 @@ def write(path: Path, figures: dict[str, float]) -> None:
 
 def chain(reports: Path, types: tuple[GgufType, ...] = ("f16", "q8_0")) -> list[Link]:
     budgets: dict[GgufType, BudgetConfig] = dict.fromkeys(types, BUDGET)
-    return read_chain(reports / "evaluate.json", reports / "merge.json", reports / "verify", types, budgets)
+    return read_chain(*paths_of(reports), types, budgets)
+
+
+def paths_of(reports: Path) -> tuple[Path, Path, Path, Path]:
+    """What read_chain takes, in its order."""
+    files = (reports / "evaluate.json", reports / "merge.json", reports / "evaluate_merged.json")
+    return (*files, reports / "verify")
 
 
 def test_links_come_in_the_order_of_the_chain_without_files_of_an_earlier_list(reports: Path) -> None:
@@ -69,8 +77,7 @@ def test_links_come_in_the_order_of_the_chain_without_files_of_an_earlier_list(r
 def test_the_adapter_in_a_file_of_its_own_is_the_last_link_when_it_is_asked_for(reports: Path) -> None:
     write(reports / "verify" / "lora_on_f16.json", gguf(8.0, 2e-6) | {"adapter_size_mib": 0.4})
     budgets: dict[GgufType, BudgetConfig] = {"f16": BUDGET}
-    paths = (reports / "evaluate.json", reports / "merge.json", reports / "verify")
-    without, links = (read_chain(*paths, ["f16"], budgets, lora_base) for lora_base in (None, "f16"))
+    without, links = (read_chain(*paths_of(reports), ["f16"], budgets, lora_base) for lora_base in (None, "f16"))
     assert [link.name for link in without] == ["adapter", "merged", "f16"]
     assert "in a GGUF of its own" not in chain_markdown(without, 0.95)
     assert [(link.source, link.name) for link in links[2:]] == [("merged", "f16"), ("adapter", "lora_on_f16")]
@@ -81,10 +88,18 @@ def test_the_adapter_in_a_file_of_its_own_is_the_last_link_when_it_is_asked_for(
 def test_the_adapters_own_gguf_outside_its_budget_is_told_with_its_own_cause(reports: Path) -> None:
     write(reports / "verify" / "lora_on_f16.json", gguf(8.0, 0.5))
     budgets: dict[GgufType, BudgetConfig] = {"f16": BUDGET}
-    paths = (reports / "evaluate.json", reports / "merge.json", reports / "verify")
     message = r"adapter -> lora_on_f16: kl_mean_nats is 0\.5.*usual causes: an adapter GGUF with another scale"
     with pytest.raises(BudgetError, match=message):
-        check_chain(read_chain(*paths, ["f16"], budgets, "f16"), outtype="f16", all_within_budget=False)
+        check_chain(read_chain(*paths_of(reports), ["f16"], budgets, "f16"), outtype="f16", all_within_budget=False)
+
+
+def test_merged_model_has_its_score_and_the_paired_test_against_the_adapter(reports: Path) -> None:
+    metrics = chain_metrics(chain(reports), 0.95)
+    assert metrics["merged_execution_accuracy"] == SCORE["execution_accuracy"]
+    assert metrics["merged_execution_accuracy_drop"] == 0.015
+    assert metrics["merged_execution_accuracy_drop_p_value"] == 0.25
+    (row,) = [line for line in chain_markdown(chain(reports), 0.95).splitlines() if "| adapter -> merged" in line]
+    assert "84.0% (81.0% to 87.0%) | 1.50% (0.25) | 99.0%" in row
 
 
 def test_metrics_are_flat_and_hold_nothing_of_the_clock(reports: Path) -> None:
@@ -146,8 +161,8 @@ def test_the_stage_parity_takes_the_rule_from_export_pick(reports: Path, monkeyp
     types: tuple[GgufType, ...] = ("f16", "q8_0", "q2_k")
     arguments = (
         f"--params params.yaml --evaluated {reports}/evaluate.json --merge-report {reports}/merge.json "
-        f"--verified {reports}/verify --metrics {reports}/m.json --table {reports}/t.csv --picture {reports}/p.png "
-        f"--text {reports}/t.md"
+        f"--evaluated-merged {reports}/evaluate_merged.json --verified {reports}/verify "
+        f"--metrics {reports}/m.json --table {reports}/t.csv --picture {reports}/p.png --text {reports}/t.md"
     )
     monkeypatch.setattr("sys.argv", ["parity", *arguments.split()])
     params = read_params(Path("params.yaml"))

@@ -107,6 +107,22 @@ def test_cat_is_the_weighted_sum_of_the_updates(
         check_combination({**metrics, "sum_relative_logit_diff": 0.5}, chosen, 1e-4)
 
 
+def test_each_source_and_the_combination_are_loaded_once_to_be_compared(
+    base: Path, two: tuple[Path, Path], rows: list[list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tuneline.export import combine
+
+    load_tuned, loaded = combine.load_tuned, list[Path]()
+
+    def load_and_note(folder: Path, *settings: Any) -> Any:
+        loaded.append(folder)
+        return load_tuned(folder, *settings)
+
+    monkeypatch.setattr(combine, "load_tuned", load_and_note)
+    run_combine(settings("adapter", "cat", (two[0], 0.5), (two[1], 0.5)), base, rows, tmp_path / "out")
+    assert sorted(loaded) == sorted([*two, tmp_path / "out"])
+
+
 @pytest.mark.parametrize("way", ["linear", "svd", "ties", "dare_linear", "dare_ties", "magnitude_prune"])
 def test_every_way_gives_a_folder_like_a_phase_output_twice_the_same(
     way: str, base: Path, two: tuple[Path, Path], rows: list[list[int]], tmp_path: Path

@@ -23,6 +23,10 @@ CONFIGS: dict[str, tuple[dict[str, Any], list[int]]] = {
     "Qwen 2.5": ({"model_type": "qwen2", "sliding_window": 32768, "use_sliding_window": False}, []),
     "Qwen 2 that slides": ({"model_type": "qwen2", "sliding_window": 32768, "use_sliding_window": True}, [32768]),
     "Gemma 3": ({"model_type": "gemma3_text", "sliding_window": 512, "rope_parameters": {}}, []),
+    "Pixtral, which reads pictures": (
+        {"model_type": "llava", "text_config": {"model_type": "mistral", "sliding_window": 4096}},
+        [4096],
+    ),
     "Llama 3.1": ({"model_type": "llama", "rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, []),
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -283,7 +284,7 @@ def test_a_tensor_that_reached_the_disk_changed_is_named(
 
     monkeypatch.setattr(PreTrainedModel, "save_pretrained", save_and_flip_a_bit)
     (tmp_path / "out").mkdir()
-    with pytest.raises(ModelError, match=rf"out: tensor {name} was not written as it is in memory"):
+    with pytest.raises(ModelError, match=rf"model\.safetensors: tensor {name} was not written as it is in memory"):
         merge(tmp_path / "untied", model_config(base), "float32", tmp_path / "out", rows)
 
 
@@ -381,23 +382,71 @@ def mixture_of_experts(kind: str) -> Any:
     return transformers.Qwen3MoeForCausalLM(config)
 
 
+KINDS = pytest.mark.parametrize("kind", ["mixtral", "qwen3-moe"])
+
+
+def an_expert(folder: Path) -> str:
+    """The last of the names on disk that no tensor in memory has, of the first layer."""
+    return max(name for name in tensors(folder) if name.startswith("model.layers.0.") and ".experts.3." in name)
+
+
+@KINDS
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("kind", ["mixtral", "qwen3-moe"])
-def test_experts_that_are_joined_in_memory_are_compared_too(kind: str, dtype: Any, tmp_path: Path) -> None:
+def test_an_expert_that_reached_the_disk_changed_is_named(kind: str, dtype: Any, tmp_path: Path) -> None:
     from tuneline.export.merge import _check_written, round_weights
 
     model = mixture_of_experts(kind)
     round_weights(model, dtype)
     model.save_pretrained(tmp_path)
-    assert set(tensors(tmp_path)) - set(model.state_dict())
     _check_written(model, tmp_path)
-    with (tmp_path / "model.safetensors").open("r+b") as file:
-        file.seek(-10_000, 2)
-        byte = file.read(1)
-        file.seek(-10_000, 2)
-        file.write(bytes([byte[0] ^ 1]))
-    with pytest.raises(ModelError, match="was not written as it is in memory"):
+    name = an_expert(tmp_path)
+    assert name not in model.state_dict()
+    flip_lowest_bit(tmp_path / "model.safetensors", name)
+    message = rf"model\.safetensors: tensor {re.escape(name)} was not written as it is in memory"
+    with pytest.raises(ModelError, match=message):
         _check_written(model, tmp_path)
+
+
+@KINDS
+def test_an_expert_that_was_not_written_or_is_none_of_the_models_is_named(kind: str, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from tuneline.export.merge import _check_written
+
+    model = mixture_of_experts(kind)
+    model.save_pretrained(tmp_path)
+    name, weights = an_expert(tmp_path), tensors(tmp_path)
+    lost = weights.pop(name)
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=rf"tensor {re.escape(name)} was not written; is the disk sound"):
+        _check_written(model, tmp_path)
+    foreign = name.replace(".experts.3.", ".experts.4.")
+    both = {**weights, name: lost, foreign: lost.clone()}
+    save_file(both, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=rf"model\.safetensors: tensor {re.escape(foreign)} is none of the model's"):
+        _check_written(model, tmp_path)
+
+
+@KINDS
+def test_experts_that_are_read_back_otherwise_than_they_are_in_memory_are_named(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a loader that joins them in another order: every number on disk is right."""
+    from tuneline.export import merge
+
+    load_full = merge.load_full
+
+    def load_and_swap_experts(*settings: Any) -> Any:
+        read_back = load_full(*settings)
+        joined = read_back.model.layers[1].mlp.experts.down_proj
+        joined.data[[0, 1]] = joined.data[[1, 0]]
+        return read_back
+
+    model = mixture_of_experts(kind)
+    model.save_pretrained(tmp_path)
+    monkeypatch.setattr(merge, "load_full", load_and_swap_experts)
+    with pytest.raises(ModelError, match=r"tensor model\.layers\.1\.mlp\.experts\.down_proj was not written as"):
+        merge._check_written(model, tmp_path)
 
 
 def test_a_tensor_that_was_not_written_is_named(merged: Path, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_a_machine_without_a_driver_has_nothing_to_lock(start: Start, tmp_path: 
     assert [said(start(PATH=str(tmp_path))) for _ in range(2)] == ["visible: None"] * 2
 
 
-@pytest.mark.parametrize("stage", ["train", "evaluate", "harness"])
+@pytest.mark.parametrize("stage", ["train", "evaluate", "evaluate_merged", "harness"])
 def test_a_stage_imports_no_torch_before_it_has_taken_its_device(stage: str, pytestconfig: pytest.Config) -> None:
     """CUDA reads CUDA_VISIBLE_DEVICES once, when it is first asked, and bitsandbytes asks when it is imported."""
     code = f"import sys, tuneline.stages.{stage}; print({{'torch', 'peft', 'bitsandbytes'}} & set(sys.modules))"

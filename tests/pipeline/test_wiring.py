@@ -153,6 +153,18 @@ def test_a_stage_that_opens_gpus_takes_its_own_first_or_sees_none() -> None:
             assert 0 < taken < max(late, text.find("    from tuneline.model.methods")), name
 
 
+@pytest.mark.parametrize(
+    ("stage", "paired_with"),
+    [("verify", "evaluate_merged"), ("verify_adapter", "evaluate"), ("evaluate_merged", "evaluate")],
+)
+def test_scores_are_paired_with_those_of_the_model_that_a_link_starts_from(stage: str, paired_with: str) -> None:
+    words = str(stages_of(DVC)[stage]["cmd"]).split()
+    reference = Path(words[words.index("--reference") + 1])
+    (predictions,) = [out for out in stages_of(DVC)[paired_with]["outs"] if out.startswith("data/predictions/")]
+    assert Path(predictions) in (reference, *reference.parents)
+    assert predictions in stages_of(DVC)[stage]["deps"]
+
+
 def test_stages_are_sentences() -> None:
     for module in modules("stages"):
         assert len(module_path(module, SOURCE).read_text(encoding="utf-8").splitlines()) <= 60, module

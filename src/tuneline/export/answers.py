@@ -1,4 +1,4 @@
-"""What a GGUF answered, and what the tuned model answered to the same examples."""
+"""What a GGUF or the merged model answered, and what the model that it was made from answered to the same examples."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ class Judged:
 
 
 def read_reference(path: Path, examples: Iterable[Example]) -> dict[str, Judged]:
-    """The tuned model's answers by example id, of those `examples` that it was evaluated on.
+    """A model's scored answers by example id, of those `examples` that it was evaluated on.
 
     Raises `DataError` when there is none, or with file:line for a line that is no scored answer.
     """
@@ -33,8 +33,16 @@ def read_reference(path: Path, examples: Iterable[Example]) -> dict[str, Judged]
     judged = dict(_judged(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line)
     found = {id_: answer for id_, answer in judged.items() if id_ in wanted}
     if not found:
-        raise DataError(f"{path}: none of its answers is to an example of the test split; run evaluate again")
+        raise DataError(f"{path}: none of its answers is to an example of the test split; run `dvc repro`")
     return found
+
+
+def with_reference(examples: Iterable[Example], path: Path) -> tuple[list[Example], list[Judged]]:
+    """Those of `examples` that are answered in `path`, and these answers in the same order; see `read_reference`."""
+    examples = list(examples)
+    reference = read_reference(path, examples)
+    answered = [example for example in examples if example.id in reference]
+    return answered, [reference[example.id] for example in answered]
 
 
 def _judged(line: str, place: str) -> tuple[str, Judged]:
@@ -48,13 +56,11 @@ def _judged(line: str, place: str) -> tuple[str, Judged]:
                 "ended": bool(ended),
             }:
                 return id_, Judged(Score(exact, execution, error), ended)
-    raise DataError(
-        f"{place}: not a scored answer (id, exact_match, execution_match, error, ended); run evaluate again"
-    )
+    raise DataError(f"{place}: not a scored answer (id, exact_match, execution_match, error, ended); run `dvc repro`")
 
 
 def loss_metrics(answers: Sequence[Judged], reference: Sequence[Judged], confidence: float) -> Metrics:
-    """The task's scores with intervals, and what the tuned model had more on the same examples.
+    """The task's scores with intervals, and what the reference had more on the same examples.
 
     `..._drop` is the loss of the task's own score, with McNemar's exact p-value and the two counts it compares;
     `ended_drop` the share of answers that its stop token no longer ends.
@@ -64,7 +70,7 @@ def loss_metrics(answers: Sequence[Judged], reference: Sequence[Judged], confide
     n_ended, n_reference = (sum(answer.ended for answer in judged) for judged in (answers, reference))
     return metrics | {
         "ended_fraction": n_ended / len(answers),
-        "ended_fraction_tuned": n_reference / len(answers),
+        "ended_fraction_reference": n_reference / len(answers),
         "ended_drop": (n_reference - n_ended) / len(answers),
         "n_examples": len(answers),
     }

@@ -27,6 +27,7 @@ class Reports:
     train: Figures
     evaluated: Figures
     merge: Figures
+    merged: Figures  # the merged model's score beside the tuned model's
     verified: Mapping[str, Figures]
     taught: Mapping[str, Figures] = field(default_factory=dict)  # of the stages around a teacher, by stage
     lora: Figures | None = None  # of the adapter alone on the base in export.lora_base
@@ -130,7 +131,7 @@ def _parity(it: Experiment, reports: Reports) -> str:
     """The chain as the stage `parity` has it; of the types, those that were verified."""
     verified = {name: reports.verified[name] for name in it.export.verified}
     lora = None if reports.lora is None or it.export.lora_base is None else (it.export.lora_base, reports.lora)
-    links = chain(reports.evaluated, reports.merge, verified, it.export.budgets, lora)
+    links = chain(reports.evaluated, reports.merge, reports.merged, verified, it.export.budgets, lora)
     merge, shipped = reports.merge, reports.verified[it.shipped]
     return (
         f"## Is it the model that was trained?\n\n{HOW_COMPARED}\n\n{chain_table(links, it.eval.confidence)}\n\n"

@@ -22,7 +22,7 @@ FIGURES = (
 )  # fmt: skip
 HOW_COMPARED = (
     "Adapter against merged model at every position, each GGUF against the merged model on the held-out answers; "
-    "scores on the held-out examples, paired with the tuned model's. ± is one standard error."
+    "scores on the held-out examples, each paired with that of the model it was made from. ± is one standard error."
 )
 
 
@@ -44,6 +44,7 @@ class Link:
 def read_chain(
     evaluated: Path,
     merge: Path,
+    merged: Path,
     verified: Path,
     types: Iterable[GgufType],
     budgets: Mapping[GgufType, BudgetConfig],
@@ -51,16 +52,18 @@ def read_chain(
 ) -> list[Link]:
     """The links in the order of the DAG; of folder `verified` only `types` are read, however many files lie there.
 
+    `merge` is the comparison of logits, `merged` the merged model's score beside the tuned model's.
     Raises `DataError` for a report that is missing or unreadable.
     """
     figures = {name: _verified_figures(verified / f"{name}.json") for name in types}
     lora = None if lora_base is None else (lora_base, _verified_figures(verified / f"{lora_link(lora_base)}.json"))
-    return chain(read_figures(evaluated), read_figures(merge), figures, budgets, lora)
+    return chain(read_figures(evaluated), read_figures(merge), read_figures(merged), figures, budgets, lora)
 
 
 def chain(
     evaluated: Figures,
     merge: Figures,
+    merged: Figures,
     verified: Mapping[GgufType, Figures],
     budgets: Mapping[GgufType, BudgetConfig],
     lora: tuple[GgufType, Figures] | None = None,
@@ -69,7 +72,7 @@ def chain(
     tuned = {name.removeprefix("tuned_"): value for name, value in evaluated.items() if name.startswith("tuned_")}
     return [
         Link("training", "adapter", tuned, None),
-        Link("adapter", "merged", merge, None),
+        Link("adapter", "merged", {**merged, **merge}, None),
         *(Link("merged", name, figures, budgets[name]) for name, figures in verified.items()),
         *([] if lora is None else [Link("adapter", lora_link(lora[0]), lora[1], budgets[lora[0]])]),
     ]

@@ -55,14 +55,14 @@ def _draw_divergence(axes: Axes, files: Sequence[Link]) -> None:
 def _draw_score(axes: Axes, links: Sequence[Link], files: Sequence[Link], confidence: float) -> None:
     score = score_of(links)
     low_name, high_name = interval_names(score, confidence)
-    tuned = next(link for link in links if link.name == "adapter").figures[score]
-    axes.axhline(tuned, color=LINE, linestyle="--", label="tuned model")
+    found = {link.name: link.figures[score] for link in links if score in link.figures}
+    axes.axhline(found["merged"], color=LINE, linestyle="--", label="merged model")
     for link in files:
         size, share, low, high = (link.figures[name] for name in ("size_mib", score, low_name, high_name))
         assert link.budget is not None
         reach = [[max(share - low, 0)], [max(high - share, 0)]]
         axes.errorbar(size, share, yerr=reach, fmt="o", capsize=4, color=_colour(link), zorder=3)
-        allowed = tuned - link.budget.execution_accuracy_drop
+        allowed = found[link.source] - link.budget.execution_accuracy_drop
         axes.scatter(size, allowed, color=BUDGET, marker="_", s=320, linewidths=2, zorder=4)
         axes.annotate(f"{link.name}\n{share:.1%}", (size, high), (0, 5), textcoords="offset points", ha="center")
     axes.scatter([], [], color=BUDGET, marker="_", s=160, linewidths=2, label="budget: at least")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
+from torch import nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tuneline.config.schema import CombineConfig, ModelConfig
@@ -37,10 +38,12 @@ def combine(settings: CombineConfig, base: ModelConfig, seed: int, out: Path, ro
             combine_models(settings, base_folder(base) if needs_base(settings) else Path(), seed, out)
     check_tensors(out)
     rows = [ids[: base.max_position_embeddings] for ids in rows]
+    combined = _logits(out, base, rows)
     metrics: Metrics = {"n_sources": len(settings.sources)}
     for number, source in enumerate(settings.sources):
-        metrics |= _prefixed(f"source_{number}_", _distance(Path(source.path), out, base, rows))
-    return metrics | _distance_from_sum(settings, out, base, rows)
+        found = _distance(load_tuned(Path(source.path), base, REFERENCE, None), combined, rows)
+        metrics |= _prefixed(f"source_{number}_", found)
+    return metrics | _distance_from_sum(settings, base, combined, rows)
 
 
 def check_combination(metrics: Metrics, settings: CombineConfig, allowed: float) -> None:
@@ -114,28 +117,23 @@ def _difference_in_parts(first: PreTrainedTokenizerBase, other: PreTrainedTokeni
     return next((words for part, words in parts.items() if one[part] != two[part]), None)
 
 
-def _distance(source: Path, combined: Path, base: ModelConfig, rows: Rows) -> Metrics:
-    """One fp32 model at a time: the logits of the few rows are what is kept."""
-    model = load_tuned(source, base, REFERENCE, None)
-    expected = [reference_logits(model, ids, range(len(ids))) for ids in rows]
-    del model
-    return _compared(expected, combined, base, rows)
+def _logits(combined: Path, base: ModelConfig, rows: Rows) -> list[LogitsNV]:
+    """Of the combination, which is loaded once: these are kept, whatever the number of sources."""
+    model = load_tuned(combined, base, REFERENCE, None)
+    return [reference_logits(model, ids, range(len(ids))) for ids in rows]
 
 
-def _distance_from_sum(settings: CombineConfig, combined: Path, base: ModelConfig, rows: Rows) -> Metrics:
+def _distance_from_sum(settings: CombineConfig, base: ModelConfig, combined: Sequence[LogitsNV], rows: Rows) -> Metrics:
     if settings.family == "full":
         return {}
     summed = with_weighted_sum(attached(settings, base), [source.weight for source in settings.sources])
-    expected = [reference_logits(summed, ids, range(len(ids))) for ids in rows]
-    del summed
-    return _prefixed("sum_", _compared(expected, combined, base, rows))
+    return _prefixed("sum_", _distance(summed, combined, rows))
 
 
-def _compared(expected: Sequence[LogitsNV], combined: Path, base: ModelConfig, rows: Rows) -> Metrics:
-    other = load_tuned(combined, base, REFERENCE, None)
+def _distance(model: nn.Module, combined: Sequence[LogitsNV], rows: Rows) -> Metrics:
     divergence = Divergence()
-    for logits_TV, ids in zip(expected, rows, strict=True):
-        divergence.add(logits_TV, reference_logits(other, ids, range(len(ids))))
+    for logits_TV, ids in zip(combined, rows, strict=True):
+        divergence.add(reference_logits(model, ids, range(len(ids))), logits_TV)
     return divergence.metrics()
 
 

@@ -30,7 +30,11 @@ def check_context(link: str, config: Mapping[str, Any], n_ctx: int) -> None:
 
 
 def served_limits(config: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
-    """Each length in tokens from which a model with this config.json differs, and why."""
+    """Each length in tokens from which a model with this config.json differs, and why.
+
+    A model that reads pictures too has the settings of its language model in a section of their own.
+    """
+    config = config.get("text_config", config)
     window, slides = config.get("sliding_window"), config.get("use_sliding_window", True)
     if config.get("model_type") in _ATTENDS_TO_ALL and window is not None and slides:
         yield window, f"it attends to all tokens and not to the last {window} (sliding_window)"

@@ -1,6 +1,6 @@
 """Adapter and base become one model on disk, and what was written is compared with what was trained."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from huggingface_hub.errors import RemoteEntryNotFoundError
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.core_model_loading import revert_weight_conversion
 
 from tuneline.config.schema import Dtype, MergeConfig, ModelConfig, QuantizationConfig
 from tuneline.errors import BudgetError, EnvironmentProblem, ModelError
@@ -198,33 +199,40 @@ def _sentencepiece_file(base: ModelConfig) -> Path | None:
 
 
 def _check_written(model: PreTrainedModel, out: Path) -> None:
-    """Every tensor in memory is, bit for bit, on disk (safetensors has no checksum of its own), and no other is."""
+    """Every tensor in memory is, bit for bit, on disk (safetensors has no checksum of its own), and no other is.
+
+    Transformers cuts joined experts apart as it saves and joins them as it loads. Those are compared as they lie on
+    disk, and once more as they are read back.
+    """
     in_memory = model.state_dict()
-    names = {name for name, _ in _tensors_on_disk(out)}
-    if not names <= in_memory.keys():  # Transformers cuts joined experts apart as it saves, and joins them as it loads
-        read_back = load_full(out, REFERENCE, model.dtype).state_dict()
-        _check_equal(out, in_memory, read_back.items())
-        names = set(read_back)
-    else:
-        _check_equal(out, in_memory, ((name, load()) for name, load in _tensors_on_disk(out)))
-    stored = {in_memory[name].data_ptr() for name in names}
-    if lost := sorted(name for name in in_memory.keys() - names if in_memory[name].data_ptr() not in stored):
+    apart = revert_weight_conversion(model, in_memory)
+    written = set[str]()
+    for file, name, load in _tensors_on_disk(out):
+        if name not in apart:
+            raise ModelError(f"{file}: tensor {name} is none of the model's; is the disk sound?")
+        _check_equal(file, name, load(), apart[name])
+        written.add(name)
+    stored = {apart[name].data_ptr() for name in written}  # of two tied tensors, one is written
+    if lost := sorted(name for name in apart.keys() - written if apart[name].data_ptr() not in stored):
         raise ModelError(f"{out}: tensor {lost[0]} was not written; is the disk sound?")
+    if joined := sorted(in_memory.keys() - apart.keys()):
+        read_back = load_full(out, REFERENCE, model.dtype).state_dict()
+        for name in joined:
+            # a module that Transformers keeps in fp32 is read as such: what bfloat16 held is still the same
+            _check_equal(out, name, read_back[name].to(in_memory[name].dtype), in_memory[name])
 
 
-def _check_equal(place: Path, in_memory: Mapping[str, torch.Tensor], found: Iterable[tuple[str, torch.Tensor]]) -> None:
-    for name, tensor in found:
-        # a module that Transformers keeps in fp32 is read as such: what bfloat16 held is still the same
-        if name not in in_memory or not torch.equal(tensor.to(in_memory[name].dtype), in_memory[name]):
-            raise ModelError(f"{place}: tensor {name} was not written as it is in memory; is the disk sound?")
+def _check_equal(place: Path, name: str, found: torch.Tensor, in_memory: torch.Tensor) -> None:
+    if found.dtype != in_memory.dtype or not torch.equal(found, in_memory):
+        raise ModelError(f"{place}: tensor {name} was not written as it is in memory; is the disk sound?")
 
 
-def _tensors_on_disk(out: Path) -> Iterator[tuple[str, Callable[[], torch.Tensor]]]:
-    """Names, and how to read each; one file is open at a time."""
+def _tensors_on_disk(out: Path) -> Iterator[tuple[Path, str, Callable[[], torch.Tensor]]]:
+    """File and name of each, and how to read it; one file is open at a time."""
     for file in sorted(out.glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118  (no mapping)
-                yield name, partial(tensors.get_tensor, name)
+                yield file, name, partial(tensors.get_tensor, name)
 
 
 def _all_logits(model: torch.nn.Module, rows: Rows) -> list[LogitsNV]:

@@ -10,8 +10,8 @@ from tuneline.output import atomic_folder
 
 def main() -> None:
     measured = (
-        "ingest_report", "clean_report", "split_report", "train_report", "evaluated", "merge_report", "verified",
-        "augment_report", "clean_augmented_report",
+        "ingest_report", "clean_report", "split_report", "train_report", "evaluated", "merge_report",
+        "evaluated_merged", "verified", "augment_report", "clean_augmented_report",
     )  # fmt: skip
     args = stage_arguments(__doc__, "gguf", "merged", "adapter", "sources", "base", "data", "raw", *measured, "out")
     params = read_params(args.params)
@@ -22,6 +22,7 @@ def main() -> None:
         train=args.train_report,
         evaluated=args.evaluated,
         merge=args.merge_report,
+        merged=args.evaluated_merged,
         verified=args.verified,
         types=params.export.verified,
         lora_base=params.export.lora_base,

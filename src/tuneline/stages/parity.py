@@ -8,13 +8,19 @@ from tuneline.output import write_figures, write_text
 
 
 def main() -> None:
-    """Read the reports of evaluate, merge and verify; write the chain's."""
-    paths = ("evaluated", "merge_report", "verified", "metrics", "table", "picture", "text")
+    """Read the reports of evaluate, merge, evaluate_merged and verify; write the chain's."""
+    paths = ("evaluated", "merge_report", "evaluated_merged", "verified", "metrics", "table", "picture", "text")
     args = stage_arguments(__doc__, *paths)
     params = read_params(args.params)
     confidence, export = params.eval.confidence, params.export
     links = read_chain(
-        args.evaluated, args.merge_report, args.verified, export.verified, export.budgets, export.lora_base
+        args.evaluated,
+        args.merge_report,
+        args.evaluated_merged,
+        args.verified,
+        export.verified,
+        export.budgets,
+        export.lora_base,
     )
     write_text(args.text, chain_markdown(links, confidence))
     write_text(args.table, chain_csv(links, confidence))

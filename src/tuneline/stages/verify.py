@@ -2,13 +2,10 @@
 
 from tuneline.config.params import read_params
 from tuneline.entry import run, stage_arguments
-from tuneline.evaluation.heldout import read_heldout
-from tuneline.evaluation.tasks import score
-from tuneline.export.answers import Judged, loss_metrics, read_reference, write_answers
-from tuneline.export.budget import check_link, outside_budget
+from tuneline.export.budget import check_link
 from tuneline.export.quantize import gguf_type
-from tuneline.export.verify import Link, measure
-from tuneline.output import write_figures, write_metrics
+from tuneline.export.verified import Judge, read_rows, verify_link, write_verified
+from tuneline.export.verify import Link
 
 
 def main() -> None:
@@ -16,25 +13,17 @@ def main() -> None:
     args = stage_arguments(__doc__, *paths, names=("type",))
     params = read_params(args.params)
     link = Link(args.merged, args.gguf, gguf_type(args.type))
-    heldout = read_heldout(args.test, params.export.score_examples)
-    reference = read_reference(args.reference, heldout)
-    asked = [example for example in heldout if example.id in reference]
-    compared = read_heldout(args.test, params.export.verify_examples)
-    measured = measure(link, compared, asked, params.export.n_ctx, params.eval.max_new_tokens)
-    for name, reason in measured.refused.items():
-        print(f"{args.gguf}: the golden conversation {name!r} is not compared: {reason}")
-    scores = score(params.eval.task, asked, measured.answers, args.resources, params.eval.statement_timeout_s)
-    judged = list(map(Judged, scores, measured.ended))
-    metrics = measured.metrics | loss_metrics(judged, [reference[row.id] for row in asked], params.eval.confidence)
+    rows = read_rows(args.test, args.reference, params.export.verify_examples, params.export.score_examples)
+    judge = Judge(params.eval.task, args.resources, params.eval.statement_timeout_s, params.eval.confidence)
     budget = params.export.budgets[link.type]
-    metrics |= {"within_budget": int(not outside_budget(metrics, budget))}
-    write_answers(args.predictions, asked, measured.answers, judged)
-    write_figures(args.speed, measured.speed)
+    verified = verify_link(
+        link, rows, judge, budget, n_ctx=params.export.n_ctx, max_new_tokens=params.eval.max_new_tokens
+    )
     # before the check, so that a failure can be looked into
-    write_metrics(args.metrics, metrics, "n_examples", "n_tokens", "kl_mean_nats", "top1_agreement")
+    write_verified(verified, args.predictions, args.metrics, args.speed)
     check_link(
         link.type,
-        metrics,
+        verified.metrics,
         budget,
         outtype=params.export.outtype,
         all_within_budget=params.export.all_within_budget,
