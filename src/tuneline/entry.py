@@ -3,10 +3,12 @@
 import argparse
 import ctypes
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from tuneline.errors import TunelineError
 from tuneline.shortage import shortage
@@ -37,10 +39,27 @@ def stage_arguments(description: str | None, *paths: str, names: tuple[str, ...]
 def run(main: Callable[[], None]) -> None:
     """Call `main`; a `TunelineError` becomes `error: ...` on stderr and exit code 1, without a traceback.
 
-    So does what this machine has too little of, whichever library met it: room on the disk, and memory.
+    So does what this machine has too little of, whichever library met it: room on the disk, and memory. Where the
+    reader of what is printed has enough, as `| head -1`, the end is quiet, with the code that a shell has for SIGPIPE.
     """
     try:
+        try:
+            _told(main)
+        finally:
+            sys.stdout.flush()  # here, where a closed pipe is recognised, and not by the interpreter as it exits
+    except BrokenPipeError:
+        unread = [stream for stream in (sys.stdout, sys.stderr) if _is_unread(stream)]
+        if not unread:  # another pipe, such as one to a child
+            raise
+        for stream in unread:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _told(main: Callable[[], None]) -> None:
+    try:
         main()
+        sys.stdout.flush()  # a full disk may be met only now
     except TunelineError as error:
         _end(str(error))
     except Exception as error:
@@ -52,6 +71,13 @@ def run(main: Callable[[], None]) -> None:
 def _end(reason: str) -> None:
     print(f"error: {reason}", file=sys.stderr)
     sys.exit(1)
+
+
+def _is_unread(stream: TextIO) -> bool:
+    """Whether it is a pipe that nobody reads any more."""
+    waiting = select.poll()
+    waiting.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in waiting.poll(0))
 
 
 def end_with_parent(number: signal.Signals) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
+from tuneline.commands.console import open_console
 from tuneline.config.params import read_params
 from tuneline.config.schema import EvalTask, Params
 from tuneline.errors import DataError
@@ -37,9 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> None:
     """Print the table; what has no report yet is a dash."""
     params = read_params(arguments.params)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PIPE_COLUMNS, color_system=None)
+    console = open_console(PIPE_COLUMNS)
     console.print(table(params, list(systems(params, arguments.reports)), held_out_size(arguments.reports)))
     for line in (*look_at(params, arguments.reports), "", *try_next(params)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
