@@ -89,7 +89,7 @@ def test_only_training_rows_are_calibrated_with() -> None:
 def test_an_importance_matrix_changes_the_quant_and_not_its_types(
     f16: Path, tokenizer: "PreTrainedTokenizerBase", tmp_path: Path
 ) -> None:
-    from tuneline.export.calibration import calibration_text, compute
+    from tuneline.export.calibration import calibration_text, compute, importance_bytes
     from tuneline.export.header import read_header
     from tuneline.export.importance import read_importance
     from tuneline.export.quantize import quantize
@@ -98,6 +98,8 @@ def test_an_importance_matrix_changes_the_quant_and_not_its_types(
     (tmp_path / "rows.txt").write_text(calibration_text(tokenizer, rows))
     tool = installed_tool("llama-imatrix")
     compute(tool, f16, tmp_path / "rows.txt", tmp_path / "imatrix.gguf", n_ctx=64)
+    size_bytes = (tmp_path / "imatrix.gguf").stat().st_size
+    assert size_bytes <= importance_bytes(f16) <= 2 * size_bytes  # what the disk is asked for before
     importance = read_importance(tmp_path / "imatrix.gguf")
     quantize(f16, tmp_path / "plain.gguf", "q2_k")
     quantize(f16, tmp_path / "weighted.gguf", "q2_k", importance)

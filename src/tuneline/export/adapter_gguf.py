@@ -16,6 +16,7 @@ from tuneline.errors import EnvironmentProblem, ModelError
 from tuneline.export.checkpoint import Checkpoint, check_tensors
 from tuneline.export.gguf import check_converter, last_line
 from tuneline.export.header import read_header
+from tuneline.export.room import check_room, converted_bytes
 from tuneline.model.adapters import check_adapter_fits
 from tuneline.model.loading import is_adapter, load_config, require_folder
 from tuneline.output import atomic_file, scratch_folder
@@ -28,11 +29,12 @@ INSTEAD = "ship the merged model (export.lora_base: null)"
 def convert_adapter(folder: Path, base: ModelConfig, out: Path, *, converter: Path) -> int:
     """Write the LoRA in `folder` as `out`, its matrices in fp32: rounding them would save little.
 
-    Returns the number of matrices. Raises `EnvironmentProblem` without the converter; `ModelError` for an adapter of
-    another base, or one that llama.cpp cannot put onto a model as PEFT does.
+    Returns the number of matrices. Raises `EnvironmentProblem` without the converter or room on the disk; `ModelError`
+    for an adapter of another base, or one that llama.cpp cannot put onto a model as PEFT does.
     """
     check_converter(converter)
     config, names = checked_adapter(folder, base)
+    check_room(out, converted_bytes(folder, "f32"))
     with scratch_folder(out) as scratch, atomic_file(out) as temporary:
         _write_inputs(folder, config, base, scratch)
         _run(converter, folder, scratch, temporary)

@@ -25,6 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from tuneline.errors import EnvironmentProblem, ModelError
+from tuneline.export.room import check_room
 from tuneline.output import write_text
 from tuneline.serving.integrity import DEPLOYMENT, RECORD, Verified, file_digests, verify_model
 
@@ -91,7 +92,7 @@ def _fetch(source: "Source", version: Path) -> Verified:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        check_free_disk(partial, source.n_bytes())
+        check_room(partial / "model", source.n_bytes(), "make room or choose another --to")
         source.download(partial / "model")
         verified = verify_model(partial / "model")
         _flush(partial)
@@ -100,15 +101,6 @@ def _fetch(source: "Source", version: Path) -> Verified:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return verified
-
-
-def check_free_disk(folder: Path, needed_bytes: int) -> None:
-    """Raises `EnvironmentProblem` with both figures when the file system of `folder` has too little room."""
-    free_bytes = shutil.disk_usage(folder).free
-    if free_bytes < needed_bytes:
-        raise EnvironmentProblem(
-            f"{folder}: the model needs {needed_bytes} bytes, {free_bytes} are free; make room or choose another --to"
-        )
 
 
 def _deployment(source: "Source", model: Path) -> dict[str, str]:
