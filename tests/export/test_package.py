@@ -136,10 +136,16 @@ def test_unpinned_base_is_not_packaged(q8_0: Path, inputs: "Inputs", tmp_path: P
 
 
 def test_missing_report_says_which(tmp_path: Path) -> None:
-    from tuneline.export.package import read_report
+    from tuneline.export.package import read_reports
 
-    with pytest.raises(DataError, match=r"none\.json: no readable report.*dvc repro"):
-        read_report(tmp_path / "none.json")
-    (tmp_path / "list.json").write_text("[]")
-    with pytest.raises(DataError, match=r"list\.json: not one JSON object"):
-        read_report(tmp_path / "list.json")
+    names = ("ingest", "clean", "split", "train", "evaluated", "merge", "verified")
+    paths = {name: tmp_path / f"{name}.json" for name in names}
+    for path in paths.values():
+        path.write_text("{}")
+    assert read_reports(**paths, types=()).verified == {}
+    paths["clean"].unlink()
+    with pytest.raises(DataError, match=r"clean\.json: no readable report.*dvc repro"):
+        read_reports(**paths, types=())
+    paths["clean"].write_text("[]")
+    with pytest.raises(DataError, match=r"clean\.json: not one flat object of numbers.*dvc repro"):
+        read_reports(**paths, types=())

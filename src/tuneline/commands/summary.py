@@ -1,7 +1,6 @@
 """The experiment in one table, from the reports of its stages: `tuneline summary`, the end of `make repro`."""
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,8 @@ from rich.table import Table
 from tuneline.commands.console import open_console
 from tuneline.config.params import read_params
 from tuneline.config.schema import EvalTask, Params
-from tuneline.errors import DataError
 from tuneline.evaluation.names import interval_names
+from tuneline.export.chain import read_figures
 
 PIPE_COLUMNS = 100
 DASH = "-"
@@ -120,15 +119,7 @@ def held_out_size(reports: Path) -> float | None:
 
 def read_metrics(path: Path) -> dict[str, float]:
     """The flat metrics in `path`; none when its stage has not run."""
-    if not path.is_file():
-        return {}
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}); run `dvc repro`, or restore it from git") from None
-    if not isinstance(metrics, dict):
-        raise DataError(f"{path}: not an object of metrics; run `dvc repro`, or restore it from git")
-    return metrics
+    return dict(read_figures(path)) if path.is_file() else {}
 
 
 def _score_name(task: EvalTask) -> str:
