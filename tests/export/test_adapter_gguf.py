@@ -29,18 +29,18 @@ def base_f16(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def convert_base_to(base: Path, out: Path, gguf_type: Any) -> Path:
     from tuneline.export.base_gguf import convert_base
-    from tuneline.export.gguf import installed_converter
+    from tuneline.export.llama_cpp import llama_cpp_folder
 
-    n_texts = convert_base(model_config(base), out, gguf_type, outtype="f16", converter=installed_converter())
+    n_texts = convert_base(model_config(base), out, gguf_type, outtype="f16", converter=llama_cpp_folder())
     assert n_texts == 10_000
     return out
 
 
 def convert_adapter_to(adapter: Path, base: Path, out: Path) -> Path:
     from tuneline.export.adapter_gguf import convert_adapter
-    from tuneline.export.gguf import installed_converter
+    from tuneline.export.llama_cpp import llama_cpp_folder
 
-    convert_adapter(adapter, model_config(base), out, converter=installed_converter())
+    convert_adapter(adapter, model_config(base), out, converter=llama_cpp_folder())
     return out
 
 
@@ -266,9 +266,9 @@ def test_template_changed_after_training_is_caught_by_the_link(
 
 def test_missing_script_says_how_to_get_it(base: Path, adapter: Path, tmp_path: Path) -> None:
     from tuneline.export.adapter_gguf import convert_adapter
-    from tuneline.export.gguf import installed_converter
+    from tuneline.export.llama_cpp import llama_cpp_folder
 
     for name in ("VERSION", "convert_hf_to_gguf.py"):
-        shutil.copy(installed_converter() / name, tmp_path)
+        shutil.copy(llama_cpp_folder() / name, tmp_path)
     with pytest.raises(EnvironmentProblem, match=r"convert_lora_to_gguf\.py: .*run `make setup`"):
         convert_adapter(adapter, model_config(base), tmp_path / "adapter.gguf", converter=tmp_path)

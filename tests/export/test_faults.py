@@ -249,10 +249,10 @@ def test_no_stage_that_writes_weights_starts_without_room(
     from tuneline.export.adapter_gguf import convert_adapter
     from tuneline.export.base_gguf import convert_base
     from tuneline.export.calibration import compute
-    from tuneline.export.gguf import installed_converter
+    from tuneline.export.llama_cpp import llama_cpp_folder
     from tuneline.export.quantize import quantize
 
-    converter, text = installed_converter(), tmp_path / "rows.txt"
+    converter, text = llama_cpp_folder(), tmp_path / "rows.txt"
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(9000, 8000, 1000))
     for name, call in {
         "model.safetensors": lambda: merge_into(tmp_path / "merged", adapter, base),

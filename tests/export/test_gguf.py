@@ -50,10 +50,10 @@ def test_converting_twice_gives_the_same_bytes(merged: Path, f16: Path, tmp_path
 
 
 def test_header_reads_what_llama_cpps_own_reader_reads(f16: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tuneline.export.gguf import installed_converter
     from tuneline.export.header import read_header
+    from tuneline.export.llama_cpp import llama_cpp_folder
 
-    monkeypatch.syspath_prepend(str(installed_converter() / "gguf-py"))
+    monkeypatch.syspath_prepend(str(llama_cpp_folder() / "gguf-py"))
     from gguf import GGUFReader  # type: ignore[import-not-found]  # llama.cpp's Python code, unpacked by setup
 
     theirs, ours = GGUFReader(f16), read_header(f16)

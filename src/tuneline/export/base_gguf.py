@@ -51,9 +51,7 @@ def _file_bits(gguf_type: GgufType, outtype: OutType) -> float:
 
 
 @contextmanager
-def _as_folder(
-    base: ModelConfig, tokenizer: PreTrainedTokenizerBase, out: Path, file_bits: float
-) -> Iterator[Path]:
+def _as_folder(base: ModelConfig, tokenizer: PreTrainedTokenizerBase, out: Path, file_bits: float) -> Iterator[Path]:
     """A model folder beside `out`, as Transformers writes it now; removed at the end.
 
     Raises `EnvironmentProblem` when the disk has no room for it and files of `file_bits` per weight.

@@ -11,7 +11,7 @@ from tuneline.data.records import Example
 from tuneline.entry import mortal
 from tuneline.errors import DataError, ModelError
 from tuneline.export.header import read_layout
-from tuneline.export.llama_cpp import tool_environment
+from tuneline.export.llama_cpp import last_line, tool_environment
 from tuneline.export.room import check_room
 from tuneline.export.runtime import n_threads
 from tuneline.model.template import render_conversation
@@ -52,7 +52,7 @@ def compute(tool: Path, gguf: Path, text: Path, out: Path, *, n_ctx: int) -> Non
         command = mortal([str(tool), *files, *options])
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=tool_environment())  # noqa: S603
         if done.returncode != 0 or not temporary.is_file():
-            raise ModelError(f"{gguf}: llama-imatrix fails: {_last_line(done.stderr or done.stdout)}")
+            raise ModelError(f"{gguf}: llama-imatrix fails: {last_line(done.stderr or done.stdout)}")
 
 
 def importance_bytes(gguf: Path) -> int:
@@ -63,8 +63,3 @@ def importance_bytes(gguf: Path) -> int:
     matrices = [tensor.shape for tensor in read_layout(gguf).tensors if len(tensor.shape) > 1]
     counted = sum((n_inputs + 1) * math.prod(rest[1:]) for n_inputs, *rest in matrices)
     return 4 * counted + 2 * _ENTRY_BYTES * len(matrices) + _HEADER_BYTES
-
-
-def _last_line(output: str) -> str:
-    lines = output.strip().splitlines()
-    return lines[-1] if lines else "no reason given"

@@ -17,9 +17,7 @@ _RAISED = ("output.weight", "token_embd.weight")  # Q6_K or more, whatever the n
 _RAISED_WITH_EXPERTS = ("attn_k.weight", "attn_v.weight")  # Q8_0 where there are eight
 
 
-def check_room(
-    out: Path, needed_bytes: int, fix: str = "make room (`dvc gc --workspace` removes old results)"
-) -> None:
+def check_room(out: Path, needed_bytes: int, fix: str = "make room (`dvc gc --workspace` removes old results)") -> None:
     """Raise `EnvironmentProblem` with needed and free bytes when the disk of `out` cannot hold that much."""
     folder = next(parent for parent in out.absolute().parents if parent.exists())
     free_bytes = shutil.disk_usage(folder).free
