@@ -243,6 +243,19 @@ def test_a_merged_model_with_a_number_that_is_none_is_not_converted(merged: Path
     assert not list(tmp_path.glob("*out.gguf*"))
 
 
+def test_a_merged_model_that_is_a_pickle_is_not_converted(merged: Path, tmp_path: Path) -> None:
+    """llama.cpp's converter would read it."""
+    import torch
+    from safetensors.torch import load_file
+
+    folder = Path(shutil.copytree(merged, tmp_path / "merged"))
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    match = r"pytorch_model\.bin: a pickle, which is never read"
+    refused(lambda: convert_folder(folder, tmp_path / "out.gguf"), ModelError, match)
+    assert not list(tmp_path.glob("*out.gguf*"))
+
+
 def test_no_stage_that_writes_weights_starts_without_room(
     merged: Path, adapter: Path, base: Path, f16: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

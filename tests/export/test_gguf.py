@@ -130,6 +130,25 @@ def test_another_chat_template_is_caught(f16: Path, tokenizer: "PreTrainedTokeni
         check_tokenizer("link", f16, changed)
 
 
+@pytest.mark.parametrize(
+    ("token", "match"),
+    [
+        ("pad_token", r"link: pad is 0 in the GGUF, 1 in the model's tokenizer"),
+        ("eos_token", r"link: '<\|im_start\|>' does not end an answer in the GGUF \(EOS 2\)"),
+    ],
+)
+def test_another_pad_or_eos_than_in_the_file_is_caught(
+    token: str, match: str, f16: Path, tokenizer: "PreTrainedTokenizerBase"
+) -> None:
+    from tuneline.export.gguf import check_tokenizer
+    from tuneline.model.loading import load_tokenizer_from
+
+    changed = load_tokenizer_from(Path(tokenizer.name_or_path))
+    setattr(changed, token, "<|im_start|>")
+    with pytest.raises(ModelError, match=match):
+        check_tokenizer("link", f16, changed)
+
+
 def test_missing_converter_says_make_setup(merged: Path, tokenizer: "PreTrainedTokenizerBase", tmp_path: Path) -> None:
     from tuneline.export.gguf import convert
 

@@ -2,8 +2,10 @@
 
 import json
 import shutil
-from dataclasses import replace
+import sys
+from dataclasses import asdict, replace
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -125,6 +127,41 @@ def test_file_of_another_type_is_not_packaged(f16: Path, inputs: "Inputs", tmp_p
     with pytest.raises(ModelError, match=r"of type f16, not q8_0"):
         package(experiment(), reports(), f16, inputs, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_what_an_earlier_list_left_behind_is_not_packaged(
+    q8_0: Path, f16: Path, inputs: "Inputs", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the stage: beside the types of today lie the file and the report of a smaller, better one."""
+    from tuneline.config.compose import compose
+    from tuneline.stages import package
+
+    compose(Path("conf"), tmp_path / "params.yaml", ["export.quants=[q8_0]", "export.pick=smallest_within_budget"])
+    figures = asdict(reports())
+    verified = figures.pop("verified")
+    verified["q2_k"] = verified["f16"] | {"size_mib": 0.1}
+    for name, report in {**figures, **{f"verified/{name}": figures for name, figures in verified.items()}}.items():
+        write_json(tmp_path / f"reports/{name}.json", report)
+    (tmp_path / "gguf").mkdir()
+    for name, file in {"f16": f16, "q8_0": q8_0, "q2_k": q8_0}.items():
+        shutil.copyfile(file, tmp_path / f"gguf/{name}.gguf")
+    names = ("ingest_report", "clean_report", "split_report", "train_report", "evaluated", "merge_report")
+    paths = {name: tmp_path / f"reports/{name.removesuffix('_report')}.json" for name in names}
+    paths |= dict.fromkeys(("sources", "augment_report", "clean_augmented_report"), tmp_path / "none")
+    paths |= {"verified": tmp_path / "reports/verified", "params": tmp_path / "params.yaml", "gguf": tmp_path / "gguf"}
+    paths |= {name: getattr(inputs, name) for name in ("raw", "data", "base", "adapter", "merged")}
+    words = [(f"--{name.replace('_', '-')}", str(path)) for name, path in {**paths, "out": tmp_path / "out"}.items()]
+    monkeypatch.setattr(sys, "argv", ["package", *chain.from_iterable(words)])
+    package.main()
+    assert [path.name for path in (tmp_path / "out").glob("*.gguf")] == [NAME]
+    record = json.loads((tmp_path / "out/provenance.json").read_text())
+    assert set(record["metrics"]["verified"]) == {"f16", "q8_0"}
+    assert set(record["inputs"]["gguf"]) == {"q8_0.gguf"}
+
+
+def write_json(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
 
 
 def test_unpinned_base_is_not_packaged(q8_0: Path, inputs: "Inputs", tmp_path: Path) -> None:

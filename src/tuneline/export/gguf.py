@@ -14,6 +14,7 @@ from tuneline.config.schema import OutType
 from tuneline.errors import ModelError
 from tuneline.export import converter as converter_module
 from tuneline.export.chat_template import portable
+from tuneline.export.checkpoint import refuse_pickles
 from tuneline.export.header import read_header
 from tuneline.export.llama_cpp import MODEL_SCRIPT, last_line, of_runtime
 from tuneline.export.room import check_room, converted_bytes
@@ -38,6 +39,7 @@ def convert(
     when the converter refuses the model or the tokenizer did not survive.
     """
     of_runtime(converter, MODEL_SCRIPT)
+    refuse_pickles(merged)  # the converter would read them
     config = json.loads((merged / "config.json").read_text(encoding="utf-8"))
     _check_every_token_has_a_row(merged, tokenizer, config)
     check_room(out, converted_bytes(merged, outtype))
