@@ -43,34 +43,45 @@ def run(main: Callable[[], None]) -> None:
     reader of what is printed has enough, as `| head -1`, the end is quiet, with the code that a shell has for SIGPIPE.
     """
     try:
-        try:
-            _told(main)
-        finally:
-            sys.stdout.flush()  # here, where a closed pipe is recognised, and not by the interpreter as it exits
+        _call(main)
     except BrokenPipeError:
-        unread = [stream for stream in (sys.stdout, sys.stderr) if _is_unread(stream)]
-        if not unread:  # another pipe, such as one to a child
+        if not any(map(_is_unread, (sys.stdout, sys.stderr))):  # another pipe, such as one to a child
             raise
-        for stream in unread:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        _drop_output()
         sys.exit(128 + signal.SIGPIPE)
-
-
-def _told(main: Callable[[], None]) -> None:
-    try:
-        main()
-        sys.stdout.flush()  # a full disk may be met only now
-    except TunelineError as error:
-        _end(str(error))
     except Exception as error:
         if (reason := shortage(error)) is None:
             raise
-        _end(reason)
+        _drop_output()
+        sys.exit(_tell(reason))
 
 
-def _end(reason: str) -> None:
+def _call(main: Callable[[], None]) -> None:
+    """`main`, and then what it printed: here, where a closed pipe or a full disk is recognised, not at exit."""
+    ended: SystemExit | None = None
+    try:
+        main()
+    except TunelineError as error:
+        ended = SystemExit(_tell(str(error)))
+    except SystemExit as raised:
+        ended = raised
+    sys.stdout.flush()
+    if ended is not None:
+        raise ended
+
+
+def _tell(reason: str) -> int:
     print(f"error: {reason}", file=sys.stderr)
-    sys.exit(1)
+    return 1
+
+
+def _drop_output() -> None:
+    """What cannot be written is not tried again by the interpreter as it exits: it would complain."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _is_unread(stream: TextIO) -> bool:

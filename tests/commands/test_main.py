@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -88,6 +89,24 @@ def main():
     raise DataError("3 damaged")
 run(main)"""
     assert piped(code, n_lines=0) == (128 + signal.SIGPIPE, "error: 3 damaged\n")
+
+
+def test_a_reader_that_has_enough_hides_no_defect() -> None:
+    ended, errors = piped("run(lambda: (input(), print('a line'), 1 / 0))", n_lines=0)
+    assert ended != 128 + signal.SIGPIPE
+    assert "ZeroDivisionError: division by zero" in errors
+
+
+def test_a_full_disk_behind_standard_output_is_one_line() -> None:
+    code = "from tuneline.entry import run\nrun(lambda: print('a line'))"
+    environment = {**os.environ, "PYTHONPATH": "src"}
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: no room on the disk")
+    assert ended.stderr.count("\n") == 1
 
 
 def test_a_broken_pipe_to_another_process_stays_a_defect_with_its_traceback() -> None:
