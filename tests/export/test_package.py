@@ -8,7 +8,7 @@ from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -176,7 +176,7 @@ def test_missing_report_says_which(tmp_path: Path) -> None:
     from tuneline.export.package import read_reports
 
     names = ("ingest", "clean", "split", "train", "evaluated", "merge", "verified")
-    paths = {name: tmp_path / f"{name}.json" for name in names}
+    paths: dict[str, Any] = {name: tmp_path / f"{name}.json" for name in names}
     for path in paths.values():
         path.write_text("{}")
     assert read_reports(**paths, types=()).verified == {}
