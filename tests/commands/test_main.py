@@ -48,7 +48,7 @@ def test_a_wrong_command_line_ends_with_usage(words: list[str], capsys: pytest.C
 
 def piped(code: str, *, n_lines: int) -> tuple[int, str]:
     """Exit code and errors of a process whose reader takes so many lines and is gone, as `| head` does."""
-    environment = {**os.environ, "PYTHONPATH": "src"}
+    environment = {**os.environ, "PYTHONPATH": "src", "PYTHONUNBUFFERED": ""}  # empty: a pipe is buffered, as usual
     command = [sys.executable, "-c", f"from tuneline.entry import run\n{code}"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
