@@ -3,10 +3,12 @@
 import argparse
 import ctypes
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from tuneline.errors import TunelineError
 from tuneline.shortage import shortage
@@ -37,21 +39,56 @@ def stage_arguments(description: str | None, *paths: str, names: tuple[str, ...]
 def run(main: Callable[[], None]) -> None:
     """Call `main`; a `TunelineError` becomes `error: ...` on stderr and exit code 1, without a traceback.
 
-    So does what this machine has too little of, whichever library met it: room on the disk, and memory.
+    So does what this machine has too little of, whichever library met it: room on the disk, and memory. Where the
+    reader of what is printed has enough, as `| head -1`, the end is quiet, with the code that a shell has for SIGPIPE.
     """
     try:
-        main()
-    except TunelineError as error:
-        _end(str(error))
+        _call(main)
+    except BrokenPipeError:
+        if not any(map(_is_unread, (sys.stdout, sys.stderr))):  # another pipe, such as one to a child
+            raise
+        _drop_output()
+        sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
         if (reason := shortage(error)) is None:
             raise
-        _end(reason)
+        _drop_output()
+        sys.exit(_tell(reason))
 
 
-def _end(reason: str) -> None:
+def _call(main: Callable[[], None]) -> None:
+    """`main`, and then what it printed: here, where a closed pipe or a full disk is recognised, not at exit."""
+    ended: SystemExit | None = None
+    try:
+        main()
+    except TunelineError as error:
+        ended = SystemExit(_tell(str(error)))
+    except SystemExit as raised:
+        ended = raised
+    sys.stdout.flush()
+    if ended is not None:
+        raise ended
+
+
+def _tell(reason: str) -> int:
     print(f"error: {reason}", file=sys.stderr)
-    sys.exit(1)
+    return 1
+
+
+def _drop_output() -> None:
+    """What cannot be written is not tried again by the interpreter as it exits: it would complain."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _is_unread(stream: TextIO) -> bool:
+    """Whether it is a pipe that nobody reads any more."""
+    waiting = select.poll()
+    waiting.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in waiting.poll(0))
 
 
 def end_with_parent(number: signal.Signals) -> None:

@@ -32,7 +32,7 @@ def archive(tmp_path: Path) -> Path:
 @pytest.fixture
 def unpacked(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder in which the archive's converter was put, beside a runtime of its version."""
-    monkeypatch.setattr(converter, "version", lambda name: "1.2.3")
+    monkeypatch.setattr(converter, "runtime_version", lambda: "1.2.3")
     into = tmp_path / "share"
     converter.execute(argparse.Namespace(version="1.2.3", archive=archive, into=into))
     return into
@@ -65,7 +65,7 @@ def test_the_commit_of_llama_cpp_is_kept_where_the_archive_has_it(head: str, com
 def test_another_version_than_the_runtimes_is_refused(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(converter, "version", lambda name: "1.2.4")
+    monkeypatch.setattr(converter, "runtime_version", lambda: "1.2.4")
     with pytest.raises(EnvironmentProblem, match=r"1\.2\.4 is installed, not 1\.2\.3"):
         converter.execute(argparse.Namespace(version="1.2.3", archive=archive, into=tmp_path / "share"))
     assert not (tmp_path / "share").exists()

@@ -27,7 +27,7 @@ def test_an_archive_without_llama_cpp_is_refused(tmp_path: Path) -> None:
 def test_a_failed_build_leaves_the_old_programs_and_says_the_first_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(converter, "version", lambda name: "1.2.3")
+    monkeypatch.setattr(converter, "runtime_version", lambda: "1.2.3")
     recipe = tmp_path / "recipe"
     recipe.mkdir()
     (recipe / "CMakeLists.txt").write_text("cmake_minimum_required(VERSION 3.18)\nmessage(FATAL_ERROR broken)\n")

@@ -261,8 +261,9 @@ def f16(merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def convert_folder(folder: Path, out: Path) -> Path:
-    from tuneline.export.gguf import convert, installed_converter
+    from tuneline.export.gguf import convert
+    from tuneline.export.llama_cpp import llama_cpp_folder
     from tuneline.model.loading import load_tokenizer_from
 
-    convert(folder, load_tokenizer_from(folder), out, outtype="f16", name="tiny", converter=installed_converter())
+    convert(folder, load_tokenizer_from(folder), out, outtype="f16", name="tiny", converter=llama_cpp_folder())
     return out

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(PEFT_WARNING)]
 
 N_CTX = 256
 BUDGET = BudgetConfig(kl_mean_nats=1e-5, top1_agreement=0.995, execution_accuracy_drop=0.01)  # as conf/export has f16
+TOKENIZER_BYTES = 100_000  # of this tiny one, in a GGUF or in JSON; a converted file has one, too
 NOTHING_LOST = {"execution_accuracy_drop": 0.0, "ended_drop": 0.0}
 
 
@@ -28,18 +30,18 @@ def base_f16(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def convert_base_to(base: Path, out: Path, gguf_type: Any) -> Path:
     from tuneline.export.base_gguf import convert_base
-    from tuneline.export.gguf import installed_converter
+    from tuneline.export.llama_cpp import llama_cpp_folder
 
-    n_texts = convert_base(model_config(base), out, gguf_type, outtype="f16", converter=installed_converter())
+    n_texts = convert_base(model_config(base), out, gguf_type, outtype="f16", converter=llama_cpp_folder())
     assert n_texts == 10_000
     return out
 
 
 def convert_adapter_to(adapter: Path, base: Path, out: Path) -> Path:
     from tuneline.export.adapter_gguf import convert_adapter
-    from tuneline.export.gguf import installed_converter
+    from tuneline.export.llama_cpp import llama_cpp_folder
 
-    convert_adapter(adapter, model_config(base), out, converter=installed_converter())
+    convert_adapter(adapter, model_config(base), out, converter=llama_cpp_folder())
     return out
 
 
@@ -144,6 +146,39 @@ def test_converting_twice_gives_the_same_bytes_and_the_base_holds_no_adapter(
     assert convert_base_to(base, tmp_path / "again.gguf", "f16").read_bytes() == base_f16.read_bytes()
     first, second = (convert_adapter_to(adapter, base, tmp_path / f"{n}.gguf") for n in (1, 2))
     assert first.read_bytes() == second.read_bytes()
+
+
+def needed_bytes(call: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> int:
+    """What the disk is asked for before anything is written, by the refusal of one that has no room at all."""
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+        with pytest.raises(EnvironmentProblem, match="needs up to") as caught:
+            call()
+    return int(str(caught.value).split("up to ")[1].split(" bytes")[0].replace(",", ""))
+
+
+@pytest.mark.parametrize("gguf_type", ["f16", "q8_0", "q4_k_m"])
+def test_room_for_a_base_is_all_that_lies_on_the_disk_at_once(
+    base: Path, base_f16: Path, tmp_path: Path, gguf_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights in a folder, the file converted of them, and beside a quant the file that it is made of."""
+    out = tmp_path / "base.gguf"
+    needed = needed_bytes(lambda: convert_base_to(base, out, gguf_type), monkeypatch)
+    assert not list(tmp_path.iterdir())
+    convert_base_to(base, out, gguf_type)
+    at_once = (base / "model.safetensors").stat().st_size + out.stat().st_size
+    at_once += 0 if gguf_type == "f16" else base_f16.stat().st_size
+    assert at_once <= needed + TOKENIZER_BYTES
+    assert needed <= 1.25 * at_once
+
+
+def test_no_adapter_is_larger_than_the_room_that_was_asked_for(
+    base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "adapter.gguf"
+    needed = needed_bytes(lambda: convert_adapter_to(adapter, base, out), monkeypatch)
+    convert_adapter_to(adapter, base, out)
+    assert out.stat().st_size <= needed <= out.stat().st_size + TOKENIZER_BYTES
 
 
 def test_file_states_the_alpha_that_scales_as_the_adapter_does(base: Path, tmp_path: Path) -> None:
@@ -262,9 +297,9 @@ def test_template_changed_after_training_is_caught_by_the_link(
 
 def test_missing_script_says_how_to_get_it(base: Path, adapter: Path, tmp_path: Path) -> None:
     from tuneline.export.adapter_gguf import convert_adapter
-    from tuneline.export.gguf import installed_converter
+    from tuneline.export.llama_cpp import llama_cpp_folder
 
     for name in ("VERSION", "convert_hf_to_gguf.py"):
-        shutil.copy(installed_converter() / name, tmp_path)
+        shutil.copy(llama_cpp_folder() / name, tmp_path)
     with pytest.raises(EnvironmentProblem, match=r"convert_lora_to_gguf\.py: .*run `make setup`"):
         convert_adapter(adapter, model_config(base), tmp_path / "adapter.gguf", converter=tmp_path)

@@ -81,11 +81,12 @@ def merge_miniature(miniature: Miniature, folder: Path, dtype: "Dtype") -> tuple
 
 
 def convert_to(merged: Path, out: Path, outtype: Any = "f16") -> int:
-    from tuneline.export.gguf import convert, installed_converter
+    from tuneline.export.gguf import convert
+    from tuneline.export.llama_cpp import llama_cpp_folder
     from tuneline.model.loading import load_tokenizer_from
 
     tokenizer = load_tokenizer_from(merged)
-    return convert(merged, tokenizer, out, outtype=outtype, name="miniature", converter=installed_converter())
+    return convert(merged, tokenizer, out, outtype=outtype, name="miniature", converter=llama_cpp_folder())
 
 
 @pytest.fixture(scope="module", params=MINIATURES)
@@ -167,9 +168,9 @@ def test_adapter_in_a_file_of_its_own_on_the_bases_is_the_trained_one_or_refused
     from tuneline.export.adapter_gguf import convert_adapter
     from tuneline.export.adapter_link import AdapterLink
     from tuneline.export.base_gguf import convert_base
-    from tuneline.export.gguf import installed_converter
+    from tuneline.export.llama_cpp import llama_cpp_folder
 
-    base, converter = base_config(chain.miniature, chain.folder / "base"), installed_converter()
+    base, converter = base_config(chain.miniature, chain.folder / "base"), llama_cpp_folder()
     adapter, gguf, base_gguf = (chain.folder / name for name in ("adapter", "adapter.gguf", "base.gguf"))
     if chain.miniature.lora.get("use_dora"):
         with pytest.raises(ModelError, match="a DoRA adapter"):

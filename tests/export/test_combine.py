@@ -11,7 +11,7 @@ import pytest
 
 from tests.export.conftest import PEFT_WARNING, model_config, save_adapter, save_model, save_tokenizer
 from tuneline.config.schema import CombineConfig, CombineSourceConfig
-from tuneline.errors import BudgetError, EnvironmentProblem, ModelError
+from tuneline.errors import BudgetError, ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -111,8 +111,9 @@ def test_each_source_and_the_combination_are_loaded_once_to_be_compared(
     base: Path, two: tuple[Path, Path], rows: list[list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tuneline.export import combine
+    from tuneline.model.adapters import load_tuned
 
-    load_tuned, loaded = combine.load_tuned, list[Path]()
+    loaded: list[Path] = []
 
     def load_and_note(folder: Path, *settings: Any) -> Any:
         loaded.append(folder)
@@ -417,16 +418,12 @@ def test_a_dropped_head_of_an_untied_model_is_named(tmp_path: Path) -> None:
     refused(chosen, tmp_path / "one", tmp_path / "out", r"two/model\.safetensors: tensor lm_head.weight is missing")
 
 
-def test_no_room_on_the_disk_is_told_before_with_needed_and_free_bytes(
-    two: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tuneline.export import combine
+def test_what_adapters_need_on_the_disk_is_their_sum_and_what_models_need_is_one(two: tuple[Path, Path]) -> None:
+    from tuneline.export.combine import needed_bytes
 
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10_000, 9_000, 1_000))
-    chosen = settings("adapter", "cat", (two[0], 1), (two[1], 1))
-    needed = sum((folder / "adapter_model.safetensors").stat().st_size for folder in two)
-    with pytest.raises(EnvironmentProblem, match=rf"{needed:,} bytes are needed and 1,000 are free"):
-        combine.check_room(chosen, tmp_path)
+    sizes = [(folder / "adapter_model.safetensors").stat().st_size for folder in two]
+    assert needed_bytes(settings("adapter", "cat", (two[0], 1), (two[1], 1))) == sum(sizes)
+    assert needed_bytes(settings("full", "linear", (two[0], 1), (two[1], 1))) == sizes[0]
 
 
 PEAK = """

@@ -1,9 +1,11 @@
 """Every choice in conf/merge through the stages combine and merge, as DVC runs them, on a tiny base."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from tests.export.conftest import PEFT_WARNING, save_model, save_tokenizer
 from tests.export.test_combine import new_adapter
 from tuneline.data.record_files import write_examples
 from tuneline.data.records import Example
+from tuneline.errors import EnvironmentProblem, ModelError
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(PEFT_WARNING)]
 
@@ -78,10 +81,23 @@ def test_every_way_goes_from_configuration_to_a_merged_model_and_its_reports(
 def test_a_whole_model_among_adapters_is_told_by_the_stage_with_the_key(
     workspace: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tuneline.errors import ModelError
     from tuneline.stages import combine
 
     (workspace("adapters_cat") / "models/sources/other/adapter_config.json").unlink()
     with pytest.raises(ModelError, match=r"sources/other: its family is full, but merge.combine.family is adapter"):
         stage(combine.main, COMBINE, monkeypatch)
     assert not Path("models/combined").exists()
+
+
+def test_a_full_disk_is_told_before_anything_is_combined(
+    workspace: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tuneline.stages import combine
+
+    workspace("adapters_cat")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    match = r"^models/combined: needs up to [\d,]{6,} bytes, 1,000 are free on its disk; make room \(`dvc gc"
+    with pytest.raises(EnvironmentProblem, match=match):
+        stage(combine.main, COMBINE, monkeypatch)
+    assert not list(Path("models").glob("*combined*"))
+    assert not Path("combine.json").exists()

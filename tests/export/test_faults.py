@@ -243,18 +243,43 @@ def test_a_merged_model_with_a_number_that_is_none_is_not_converted(merged: Path
     assert not list(tmp_path.glob("*out.gguf*"))
 
 
+def test_a_merged_model_that_is_a_pickle_is_not_converted(merged: Path, tmp_path: Path) -> None:
+    """llama.cpp's converter would read it."""
+    import torch
+    from safetensors.torch import load_file
+
+    folder = Path(shutil.copytree(merged, tmp_path / "merged"))
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    match = r"pytorch_model\.bin: a pickle, which is never read"
+    refused(lambda: convert_folder(folder, tmp_path / "out.gguf"), ModelError, match)
+    assert not list(tmp_path.glob("*out.gguf*"))
+
+
 def test_no_stage_that_writes_weights_starts_without_room(
     merged: Path, adapter: Path, base: Path, f16: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from tuneline.export.adapter_gguf import convert_adapter
+    from tuneline.export.base_gguf import convert_base
+    from tuneline.export.calibration import compute
+    from tuneline.export.llama_cpp import llama_cpp_folder
     from tuneline.export.quantize import quantize
 
+    converter, text = llama_cpp_folder(), tmp_path / "rows.txt"
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(9000, 8000, 1000))
     for name, call in {
         "model.safetensors": lambda: merge_into(tmp_path / "merged", adapter, base),
         "out.gguf": lambda: convert_folder(merged, tmp_path / "out.gguf"),
         "q8_0.gguf": lambda: quantize(f16, tmp_path / "q8_0.gguf", "q8_0"),
+        "imatrix.gguf": lambda: compute(Path("no-such-program"), f16, text, tmp_path / "imatrix.gguf", n_ctx=64),
+        "base.gguf": lambda: convert_base(
+            model_config(base), tmp_path / "base.gguf", "q8_0", outtype="f16", converter=converter
+        ),
+        "adapter.gguf": lambda: convert_adapter(
+            adapter, model_config(base), tmp_path / "adapter.gguf", converter=converter
+        ),
     }.items():
-        refused(call, EnvironmentProblem, rf"{name}: needs up to [\d,]{{7,}} bytes, 1,000 are free")
+        refused(call, EnvironmentProblem, rf"{name}: needs up to [\d,]{{6,}} bytes, 1,000 are free")
     assert [path.name for path in tmp_path.rglob("*")] == ["merged"]
 
 

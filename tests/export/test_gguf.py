@@ -50,10 +50,10 @@ def test_converting_twice_gives_the_same_bytes(merged: Path, f16: Path, tmp_path
 
 
 def test_header_reads_what_llama_cpps_own_reader_reads(f16: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tuneline.export.gguf import installed_converter
     from tuneline.export.header import read_header
+    from tuneline.export.llama_cpp import llama_cpp_folder
 
-    monkeypatch.syspath_prepend(str(installed_converter() / "gguf-py"))
+    monkeypatch.syspath_prepend(str(llama_cpp_folder() / "gguf-py"))
     from gguf import GGUFReader  # type: ignore[import-not-found]  # llama.cpp's Python code, unpacked by setup
 
     theirs, ours = GGUFReader(f16), read_header(f16)
@@ -127,6 +127,25 @@ def test_another_chat_template_is_caught(f16: Path, tokenizer: "PreTrainedTokeni
     changed = load_tokenizer_from(Path(tokenizer.name_or_path))
     changed.chat_template = TEMPLATE.replace("assistant", "model")
     with pytest.raises(ModelError, match="another chat template"):
+        check_tokenizer("link", f16, changed)
+
+
+@pytest.mark.parametrize(
+    ("token", "match"),
+    [
+        ("pad_token", r"link: pad is 0 in the GGUF, 1 in the model's tokenizer"),
+        ("eos_token", r"link: '<\|im_start\|>' does not end an answer in the GGUF \(EOS 2\)"),
+    ],
+)
+def test_another_pad_or_eos_than_in_the_file_is_caught(
+    token: str, match: str, f16: Path, tokenizer: "PreTrainedTokenizerBase"
+) -> None:
+    from tuneline.export.gguf import check_tokenizer
+    from tuneline.model.loading import load_tokenizer_from
+
+    changed = load_tokenizer_from(Path(tokenizer.name_or_path))
+    setattr(changed, token, "<|im_start|>")
+    with pytest.raises(ModelError, match=match):
         check_tokenizer("link", f16, changed)
 
 

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from tests.export.conftest import PEFT_WARNING, conversation
+from tuneline.data.record_files import write_examples
 from tuneline.data.records import Example
-from tuneline.errors import DataError, ModelError
+from tuneline.errors import DataError, EnvironmentProblem, ModelError
+from tuneline.export import llama_cpp
 from tuneline.export.llama_cpp import installed_tool
 
 if TYPE_CHECKING:
@@ -89,7 +91,7 @@ def test_only_training_rows_are_calibrated_with() -> None:
 def test_an_importance_matrix_changes_the_quant_and_not_its_types(
     f16: Path, tokenizer: "PreTrainedTokenizerBase", tmp_path: Path
 ) -> None:
-    from tuneline.export.calibration import calibration_text, compute
+    from tuneline.export.calibration import calibration_text, compute, importance_bytes
     from tuneline.export.header import read_header
     from tuneline.export.importance import read_importance
     from tuneline.export.quantize import quantize
@@ -98,6 +100,8 @@ def test_an_importance_matrix_changes_the_quant_and_not_its_types(
     (tmp_path / "rows.txt").write_text(calibration_text(tokenizer, rows))
     tool = installed_tool("llama-imatrix")
     compute(tool, f16, tmp_path / "rows.txt", tmp_path / "imatrix.gguf", n_ctx=64)
+    size_bytes = (tmp_path / "imatrix.gguf").stat().st_size
+    assert size_bytes <= importance_bytes(f16) <= 2 * size_bytes  # what the disk is asked for before
     importance = read_importance(tmp_path / "imatrix.gguf")
     quantize(f16, tmp_path / "plain.gguf", "q2_k")
     quantize(f16, tmp_path / "weighted.gguf", "q2_k", importance)
@@ -114,6 +118,25 @@ def test_too_little_text_is_said_and_no_matrix_is_left(f16: Path, tmp_path: Path
     with pytest.raises(ModelError, match=r"llama-imatrix fails: "):
         compute(installed_tool("llama-imatrix"), f16, tmp_path / "rows.txt", tmp_path / "imatrix.gguf", n_ctx=64)
     assert not list(tmp_path.glob("*imatrix*"))
+
+
+def test_without_the_program_the_stage_says_what_to_run_and_writes_nothing(
+    f16: Path, merged: Path, examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tuneline.config.compose import compose
+    from tuneline.stages import imatrix
+
+    calibrated = ["export.imatrix={n_rows: 8, n_ctx: 64}"]
+    compose(Path("conf"), tmp_path / "params.yaml", calibrated)
+    write_examples(tmp_path / "train.jsonl", examples)
+    monkeypatch.setattr(llama_cpp, "llama_cpp_folder", lambda: tmp_path / "share")
+    files = {"params": "params.yaml", "train": "train.jsonl", "text": "rows.txt", "out": "imatrix.gguf"}
+    words = [word for name, file in files.items() for word in (f"--{name}", str(tmp_path / file))]
+    monkeypatch.setattr(sys, "argv", ["imatrix", *words, "--merged", str(merged), "--source", str(f16)])
+    with pytest.raises(EnvironmentProblem, match=r"bin/llama-imatrix: .* is not there; run `make setup`") as caught:
+        imatrix.main()
+    assert "\n" not in str(caught.value)
+    assert {path.name for path in tmp_path.iterdir()} == {"params.yaml", "train.jsonl"}
 
 
 def test_a_quantise_killed_while_it_writes_leaves_no_file_under_the_name(f16: Path, tmp_path: Path) -> None:

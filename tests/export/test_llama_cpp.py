@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 from tuneline.errors import EnvironmentProblem
-from tuneline.export.llama_cpp import tool_in
+from tuneline.export import llama_cpp
+from tuneline.export.llama_cpp import of_runtime
+
+
+@pytest.fixture(autouse=True)
+def _runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llama_cpp, "runtime_version", lambda: "1.2.3")
 
 
 def built(folder: Path, release: str) -> Path:
@@ -15,15 +21,17 @@ def built(folder: Path, release: str) -> Path:
 
 
 def test_a_program_of_the_installed_runtime_is_found(tmp_path: Path) -> None:
-    assert tool_in(built(tmp_path, "1.2.3"), "llama-server", "1.2.3") == tmp_path / "llama-server"
+    assert of_runtime(built(tmp_path, "1.2.3"), "llama-server") == tmp_path / "llama-server"
 
 
-@pytest.mark.parametrize(("wanted", "message"), [("1.2.4", r"is that of .* 1\.2\.3, installed is 1\.2\.4")])
-def test_a_program_of_another_release_is_refused(tmp_path: Path, wanted: str, message: str) -> None:
-    with pytest.raises(EnvironmentProblem, match=f"{message}; run `make setup`"):
-        tool_in(built(tmp_path, "1.2.3"), "llama-server", wanted)
+def test_a_program_of_another_release_is_refused(tmp_path: Path) -> None:
+    match = r"VERSION: llama-server is that of .* 1\.2\.2, installed is 1\.2\.3; run `make setup`"
+    with pytest.raises(EnvironmentProblem, match=match):
+        of_runtime(built(tmp_path, "1.2.2"), "llama-server")
 
 
 def test_a_program_that_is_not_there_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentProblem, match=r"llama-imatrix: llama.cpp's program is not there; run `make setup`"):
-        tool_in(built(tmp_path, "1.2.3"), "llama-imatrix", "1.2.3")
+    with pytest.raises(
+        EnvironmentProblem, match=r"llama-imatrix: llama.cpp's llama-imatrix is not there; run `make setup`"
+    ):
+        of_runtime(built(tmp_path, "1.2.3"), "llama-imatrix")

@@ -2,11 +2,13 @@
 
 import json
 import shutil
-from dataclasses import replace
+import sys
+from dataclasses import asdict, replace
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -127,6 +129,41 @@ def test_file_of_another_type_is_not_packaged(f16: Path, inputs: "Inputs", tmp_p
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_what_an_earlier_list_left_behind_is_not_packaged(
+    q8_0: Path, f16: Path, inputs: "Inputs", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the stage: beside the types of today lie the file and the report of a smaller, better one."""
+    from tuneline.config.compose import compose
+    from tuneline.stages import package
+
+    compose(Path("conf"), tmp_path / "params.yaml", ["export.quants=[q8_0]", "export.pick=smallest_within_budget"])
+    figures = asdict(reports())
+    verified = figures.pop("verified")
+    verified["q2_k"] = verified["f16"] | {"size_mib": 0.1}
+    for name, report in {**figures, **{f"verified/{name}": figures for name, figures in verified.items()}}.items():
+        write_json(tmp_path / f"reports/{name}.json", report)
+    (tmp_path / "gguf").mkdir()
+    for name, file in {"f16": f16, "q8_0": q8_0, "q2_k": q8_0}.items():
+        shutil.copyfile(file, tmp_path / f"gguf/{name}.gguf")
+    names = ("ingest_report", "clean_report", "split_report", "train_report", "evaluated", "merge_report")
+    paths = {name: tmp_path / f"reports/{name.removesuffix('_report')}.json" for name in names}
+    paths |= dict.fromkeys(("sources", "augment_report", "clean_augmented_report"), tmp_path / "none")
+    paths |= {"verified": tmp_path / "reports/verified", "params": tmp_path / "params.yaml", "gguf": tmp_path / "gguf"}
+    paths |= {name: getattr(inputs, name) for name in ("raw", "data", "base", "adapter", "merged")}
+    words = [(f"--{name.replace('_', '-')}", str(path)) for name, path in {**paths, "out": tmp_path / "out"}.items()]
+    monkeypatch.setattr(sys, "argv", ["package", *chain.from_iterable(words)])
+    package.main()
+    assert [path.name for path in (tmp_path / "out").glob("*.gguf")] == [NAME]
+    record = json.loads((tmp_path / "out/provenance.json").read_text())
+    assert set(record["metrics"]["verified"]) == {"f16", "q8_0"}
+    assert set(record["inputs"]["gguf"]) == {"q8_0.gguf"}
+
+
+def write_json(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
 def test_unpinned_base_is_not_packaged(q8_0: Path, inputs: "Inputs", tmp_path: Path) -> None:
     from tuneline.export.package import package
 
@@ -136,10 +173,16 @@ def test_unpinned_base_is_not_packaged(q8_0: Path, inputs: "Inputs", tmp_path: P
 
 
 def test_missing_report_says_which(tmp_path: Path) -> None:
-    from tuneline.export.package import read_report
+    from tuneline.export.package import read_reports
 
-    with pytest.raises(DataError, match=r"none\.json: no readable report.*dvc repro"):
-        read_report(tmp_path / "none.json")
-    (tmp_path / "list.json").write_text("[]")
-    with pytest.raises(DataError, match=r"list\.json: not one JSON object"):
-        read_report(tmp_path / "list.json")
+    names = ("ingest", "clean", "split", "train", "evaluated", "merge", "verified")
+    paths: dict[str, Any] = {name: tmp_path / f"{name}.json" for name in names}
+    for path in paths.values():
+        path.write_text("{}")
+    assert read_reports(**paths, types=()).verified == {}
+    paths["clean"].unlink()
+    with pytest.raises(DataError, match=r"clean\.json: no readable report.*dvc repro"):
+        read_reports(**paths, types=())
+    paths["clean"].write_text("[]")
+    with pytest.raises(DataError, match=r"clean\.json: not one flat object of numbers.*dvc repro"):
+        read_reports(**paths, types=())

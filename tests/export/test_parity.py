@@ -67,9 +67,9 @@ def edited(gguf: Path, out: Path, edit: "Callable[[dict[str, Any]], None]") -> P
     import shutil
     import sys
 
-    from tuneline.export.gguf import installed_converter
+    from tuneline.export.llama_cpp import llama_cpp_folder
 
-    sys.path.insert(0, str(installed_converter() / "gguf-py"))
+    sys.path.insert(0, str(llama_cpp_folder() / "gguf-py"))
     from gguf import GGUFReader  # type: ignore[import-not-found]  # llama.cpp's Python code, unpacked by setup
 
     sys.path.pop(0)

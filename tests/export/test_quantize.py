@@ -142,7 +142,8 @@ QUANTS: tuple[QuantType, ...] = (
 @pytest.mark.parametrize("hidden_size", [192, 256, 384])
 def test_no_file_is_larger_than_the_room_that_was_asked_for(hidden_size: int, outtype: OutType, tmp_path: Path) -> None:
     """Nor much smaller, which would refuse a disk that it fits on. Rows of 192 and 384 fall back to wider types."""
-    from tuneline.export.gguf import convert, installed_converter
+    from tuneline.export.gguf import convert
+    from tuneline.export.llama_cpp import llama_cpp_folder
     from tuneline.export.quantize import quantize
     from tuneline.export.room import converted_bytes, quantised_bytes
     from tuneline.model.loading import load_tokenizer_from
@@ -151,7 +152,7 @@ def test_no_file_is_larger_than_the_room_that_was_asked_for(hidden_size: int, ou
     save_model(folder, 0, tied=True, hidden_size=hidden_size)
     save_tokenizer(folder)
     tokenizer = load_tokenizer_from(folder)
-    convert(folder, tokenizer, source, outtype=outtype, name="tiny", converter=installed_converter())
+    convert(folder, tokenizer, source, outtype=outtype, name="tiny", converter=llama_cpp_folder())
     assert source.stat().st_size <= converted_bytes(folder, outtype) <= 1.1 * source.stat().st_size
     for quant in QUANTS if hidden_size != 192 else ("q8_0", "q4_0", "q5_1", "iq4_nl"):
         quantize(source, out, quant)

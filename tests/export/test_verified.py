@@ -10,7 +10,8 @@ import pytest
 
 from tests.export.conftest import PEFT_WARNING, model_config
 from tuneline.config.params import read_params
-from tuneline.data.records import Example, write_examples
+from tuneline.data.record_files import write_examples
+from tuneline.data.records import Example
 from tuneline.errors import BudgetError, DataError
 from tuneline.evaluation.tasks.scoring import Score
 from tuneline.export.answers import Judged, write_answers
@@ -71,10 +72,10 @@ def test_verify_adapter_pairs_with_the_reference_and_writes_all_before_it_fails(
 ) -> None:
     from tuneline.export.adapter_gguf import convert_adapter
     from tuneline.export.base_gguf import convert_base
-    from tuneline.export.gguf import installed_converter
+    from tuneline.export.llama_cpp import llama_cpp_folder
     from tuneline.stages import verify_adapter
 
-    config, converter = model_config(base), installed_converter()
+    config, converter = model_config(base), llama_cpp_folder()
     convert_base(config, Path("base.gguf"), "f16", outtype="f16", converter=converter)
     convert_adapter(adapter, config, Path("adapter.gguf"), converter=converter)
     params = read_params(Path("params.yaml")).model_copy(update={"model": config})

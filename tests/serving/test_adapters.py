@@ -74,11 +74,11 @@ def shipped_adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     from tests.export.conftest import convert_folder, model_config, save_adapter, save_model, save_tokenizer
     from tuneline.export.adapter_gguf import convert_adapter
     from tuneline.export.base_gguf import convert_base
-    from tuneline.export.gguf import installed_converter
+    from tuneline.export.llama_cpp import llama_cpp_folder
     from tuneline.export.quantize import quantize
 
     top = tmp_path_factory.mktemp("adapters")
-    base, converter = top / "model", installed_converter()
+    base, converter = top / "model", llama_cpp_folder()
     save_model(base, 0, tied=True)
     save_tokenizer(base)
     quantize(convert_folder(base, top / "f16.gguf"), top / "q8_0.gguf", "q8_0")

@@ -138,7 +138,7 @@ def test_a_full_disk_is_refused_before_the_fetch_with_both_figures(
 ) -> None:
     free = type("Usage", (), {"free": 999})
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
-    with pytest.raises(EnvironmentProblem, match="needs 1000 bytes, 999 are free"):
+    with pytest.raises(EnvironmentProblem, match=r"needs up to 1,000 bytes, 999 are free .*another --to"):
         deploy(first, tmp_path / "to")
     assert first.n_downloads == 0
 

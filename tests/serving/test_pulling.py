@@ -13,8 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.export.conftest import PEFT_WARNING
 from tests.serving.conftest import write_package
@@ -108,6 +110,64 @@ def test_dvc_get_import_and_artifacts_get_give_the_packaged_folder(
     run(tmp_path / "other", "dvc", "init", "-q")
     run(tmp_path / "other", "dvc", "import", "-q", str(repo), "models/deploy", "--rev", "v1", "-o", "imported")
     assert contents(tmp_path / "other/imported") == contents(shipped[0])
+
+
+ADAPTERS = {"default": "models/phase/sft", "adapters_cat": "models/combined"}
+
+
+@pytest.fixture(scope="module", params=ADAPTERS)
+def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A repository whose experiment ran and is pushed, as tag v1; and the path of each artifact in it.
+
+    The artifacts and stages are this repository's; every folder that a stage gives holds one file that says its path.
+    """
+    from tuneline.config.compose import compose
+
+    repo = tmp_path_factory.mktemp("ran") / "repo"
+    repo.mkdir()
+    run(repo, "git", "init", "-q")
+    run(repo, "dvc", "init", "-q")
+    run(repo, "dvc", "remote", "add", "-q", "-d", "store", str(repo.parent / "store"))
+    compose(Path("conf"), repo / "params.yaml", [f"merge={request.param}"])
+    pipeline = yaml.safe_load(Path("dvc.yaml").read_text())
+    stages = {name: only_models(pipeline["stages"][name]) for name in ("train", "combine", "merge", "package")}
+    (repo / "dvc.yaml").write_text(yaml.safe_dump({**pipeline, "stages": stages}))
+    for path in {"models/phase/sft", ADAPTERS[request.param], "models/merged", "models/deploy"}:
+        (repo / path).mkdir(parents=True)
+        (repo / path / "weights").write_text(path)
+    run(repo, "dvc", "commit", "-q", "--force")
+    run(repo, "git", "add", "-A")
+    run(repo, "git", "commit", "-q", "-m", "ran")
+    run(repo, "git", "tag", "v1")
+    run(repo, "dvc", "push", "-q")
+    shutil.rmtree(repo / ".dvc/cache")
+    shutil.rmtree(repo / "models")
+    return repo, {"adapter": ADAPTERS[request.param], "merged": "models/merged", "deploy": "models/deploy"}
+
+
+def only_models(stage: dict[str, Any]) -> dict[str, Any]:
+    """What the stage gives and for what it is repeated, without what it needs."""
+    if "do" in stage:
+        return {**stage, "do": only_models(stage["do"])}
+    outs = [out for out in stage["outs"] if str(out).startswith("models/")]
+    return {"cmd": "true", "outs": outs, **({"matrix": stage["matrix"]} if "matrix" in stage else {})}
+
+
+def test_every_artifact_is_what_dvc_get_fetches(ran: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    repo, artifacts = ran
+    run(tmp_path, "git", "clone", "-q", "--bare", str(repo), "bare.git")
+    for name, path in artifacts.items():
+        run(tmp_path, "dvc", "get", "-q", "bare.git", path, "--rev", "v1", "-o", name)
+        assert contents(tmp_path / name) == {"weights": path.encode()}
+
+
+def test_every_artifact_is_fetched_by_its_name_and_version(ran: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    repo, artifacts = ran
+    run(tmp_path, "git", "clone", "-q", str(repo), "registry")
+    for name, path in artifacts.items():
+        run(tmp_path / "registry", "gto", "register", name, "v1", "--version", "v0.0.1")
+        run(tmp_path, "dvc", "artifacts", "get", "-q", "registry", name, "--rev", "v0.0.1", "-o", name)
+        assert contents(tmp_path / name) == {"weights": path.encode()}
 
 
 def test_a_fetch_killed_at_random_moments_leaves_a_whole_model(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ import pytest
 from tests.export.conftest import PEFT_WARNING
 from tests.serving.server import environment, serve_command, serving
 from tuneline.commands import chat as command
+from tuneline.commands.main import dispatch
 from tuneline.errors import EnvironmentProblem, TunelineError
+from tuneline.export import llama_cpp
 from tuneline.serving import chat, server
 from tuneline.serving.integrity import verify_model
 from tuneline.serving.server import check_port, free_port, server_command
@@ -40,6 +42,18 @@ def test_a_taken_port_is_named() -> None:
         port = listener.getsockname()[1]
         with pytest.raises(EnvironmentProblem, match=f"127.0.0.1:{port}: the port is taken; choose another"):
             check_port("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("name", ["serve", "chat"])
+def test_without_the_program_a_command_says_what_to_run(
+    name: str, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llama_cpp, "llama_cpp_folder", lambda: tmp_path / "share")
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    words = [name, str(package), *(("--port", str(free_port())) if name == "serve" else ())]
+    with pytest.raises(EnvironmentProblem, match=r"bin/llama-server: .* is not there; run `make setup`") as caught:
+        dispatch(words)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_host_is_not_the_ports_fault() -> None:

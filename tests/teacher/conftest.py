@@ -217,11 +217,12 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     packaged = sorted((ROOT / "models" / "deploy").glob("*.gguf"))
     if packaged:
         return packaged[0]
-    from tuneline.export.gguf import convert, installed_converter
+    from tuneline.export.gguf import convert
+    from tuneline.export.llama_cpp import llama_cpp_folder
     from tuneline.model.loading import load_tokenizer_from
 
     out = tmp_path_factory.mktemp("gguf") / "base.gguf"
-    convert(BASE, load_tokenizer_from(BASE), out, outtype="f16", name="base", converter=installed_converter())
+    convert(BASE, load_tokenizer_from(BASE), out, outtype="f16", name="base", converter=llama_cpp_folder())
     return out
 
 

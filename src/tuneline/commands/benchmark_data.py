@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--write", type=Path, metavar="FILE", help="only write --rows rows there, as ingest does")
 
 
+PIPE_COLUMNS = 80
 _DATATROVE = "interpreter of an environment with datatrove 0.10, xxhash 3 and spacy; without it that is not measured"
 
 
@@ -63,14 +64,15 @@ def _measured(arguments: argparse.Namespace) -> dict[str, float | int]:
 
 
 def _show(figures: dict[str, float | int]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from tuneline.commands.console import open_console
 
     table = Table("figure", title="the data room, measured")
     table.add_column("value", justify="right")
     for name, value in figures.items():
         table.add_row(name, _shown(value))
-    Console().print(table)
+    open_console(PIPE_COLUMNS).print(table)
 
 
 def _shown(value: float | int) -> str:

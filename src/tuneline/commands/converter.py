@@ -10,45 +10,45 @@ import sys
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from tuneline.errors import EnvironmentProblem
-from tuneline.export.llama_cpp import COMMIT
+from tuneline.export.llama_cpp import ADAPTER_SCRIPT, COMMIT, MODEL_SCRIPT, llama_cpp_folder, runtime_version
 from tuneline.output import atomic_folder
 
-PARTS = ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "conversion", "gguf-py", "LICENSE")
+PARTS = (MODEL_SCRIPT, ADAPTER_SCRIPT, "conversion", "gguf-py", "LICENSE")
 _GIT_HEAD = (".git", "modules", "vendor", "llama.cpp", "HEAD")  # the commit of llama.cpp, where the archive holds it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_source_arguments(parser, llama_cpp_folder())
+
+
+def add_source_arguments(parser: argparse.ArgumentParser, into: Path) -> None:
+    """Which source archive, and where to write what is taken from it; `into` is the default."""
     parser.add_argument("--version", required=True, help="of llama-cpp-python, such as 0.3.36")
     parser.add_argument("--archive", type=Path, help="its source archive (default: fetched from the package index)")
+    shown = into.relative_to(sys.prefix)
     parser.add_argument(
-        "--into", type=Path, help="folder to write (default: share/llama.cpp of this Python environment)"
+        "--into", type=Path, default=into, help=f"folder to write (default: {shown} of this Python environment)"
     )
 
 
 def execute(arguments: argparse.Namespace) -> None:
     """Unpack the converter of exactly the installed runtime's version; refuse another one."""
-    into = arguments.into or Path(sys.prefix) / "share" / "llama.cpp"
     check_runtime(arguments.version)
     with tempfile.TemporaryDirectory() as temporary:
         archive = arguments.archive or fetch(arguments.version, Path(temporary))
-        with atomic_folder(into) as folder:
+        with atomic_folder(arguments.into) as folder:
             unpack(archive, folder)
             (folder / "VERSION").write_text(f"{arguments.version}\n", encoding="utf-8")
-    print(f"{into}: the converter of llama-cpp-python {arguments.version}")
+    print(f"{arguments.into}: the converter of llama-cpp-python {arguments.version}")
 
 
 def check_runtime(wanted: str) -> None:
     """The converter must be of the release whose runtime is installed."""
-    try:
-        installed = version("llama-cpp-python")
-    except PackageNotFoundError:
-        installed = "none"
-    if installed != wanted:
+    if (installed := runtime_version()) != wanted:
         raise EnvironmentProblem(f"llama-cpp-python {installed} is installed, not {wanted}: run `make setup`")
 
 
@@ -71,19 +71,24 @@ def unpack(archive: Path, folder: Path) -> None:
 
     Raises `EnvironmentProblem` when the archive is missing or damaged, or holds no converter.
     """
+    extract(archive, folder, _wanted)
+    if not (folder / PARTS[0]).is_file():
+        raise EnvironmentProblem(
+            f"{archive}: no vendor/llama.cpp/{PARTS[0]} in it; --archive is the source (.tar.gz) of llama-cpp-python"
+        )
+
+
+def extract(archive: Path, folder: Path, members: Callable[[tarfile.TarFile], Iterable[tarfile.TarInfo]]) -> None:
+    """Extract `members` of the archive into `folder`. Raises `EnvironmentProblem` when it is missing or damaged."""
     try:
         with tarfile.open(archive) as tar:
-            for member in _wanted(tar):
+            for member in members(tar):
                 tar.extract(member, folder, filter="data")
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         reason = " ".join(str(error).split())
         raise EnvironmentProblem(
             f"{archive}: cannot be unpacked ({reason}); leave --archive out to fetch it again"
         ) from None
-    if not (folder / PARTS[0]).is_file():
-        raise EnvironmentProblem(
-            f"{archive}: no vendor/llama.cpp/{PARTS[0]} in it; --archive is the source (.tar.gz) of llama-cpp-python"
-        )
 
 
 def _wanted(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

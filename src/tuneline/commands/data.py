@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tuneline.commands.console import open_console
 from tuneline.config.explain import did_you_mean, explanations
 from tuneline.config.params import read_values
 from tuneline.config.schema import CleanConfig, SourceFormat, Strict
@@ -57,10 +58,7 @@ def execute(arguments: argparse.Namespace) -> None:
     columns = _columns(arguments.columns)
     _check_path(arguments.file)
     found = _checked(arguments, columns, rules)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PIPE_COLUMNS, color_system=None)
-    show(console, arguments.file, arguments.clean, rules, found)
+    show(open_console(PIPE_COLUMNS), arguments.file, arguments.clean, rules, found)
     if found.n_rejected:
         sys.exit(EXIT_REJECTED)
 

@@ -1,19 +1,18 @@
 """The experiment in one table, from the reports of its stages: `tuneline summary`, the end of `make repro`."""
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
+from tuneline.commands.console import open_console
 from tuneline.config.params import read_params
 from tuneline.config.schema import EvalTask, Params
-from tuneline.errors import DataError
 from tuneline.evaluation.names import interval_names
+from tuneline.export.chain import read_figures
 
 PIPE_COLUMNS = 100
 DASH = "-"
@@ -37,9 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> None:
     """Print the table; what has no report yet is a dash."""
     params = read_params(arguments.params)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PIPE_COLUMNS, color_system=None)
+    console = open_console(PIPE_COLUMNS)
     console.print(table(params, list(systems(params, arguments.reports)), held_out_size(arguments.reports)))
     for line in (*look_at(params, arguments.reports), "", *try_next(params)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -122,15 +119,7 @@ def held_out_size(reports: Path) -> float | None:
 
 def read_metrics(path: Path) -> dict[str, float]:
     """The flat metrics in `path`; none when its stage has not run."""
-    if not path.is_file():
-        return {}
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}); run `dvc repro`, or restore it from git") from None
-    if not isinstance(metrics, dict):
-        raise DataError(f"{path}: not an object of metrics; run `dvc repro`, or restore it from git")
-    return metrics
+    return dict(read_figures(path)) if path.is_file() else {}
 
 
 def _score_name(task: EvalTask) -> str:

@@ -8,14 +8,12 @@ import argparse
 import os
 import shutil
 import subprocess
-import tarfile
 import tempfile
-import zlib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
-from tuneline.commands.converter import check_runtime, fetch
+from tuneline.commands.converter import add_source_arguments, check_runtime, extract, fetch
 from tuneline.errors import EnvironmentProblem
 from tuneline.export.llama_cpp import Tool, llama_cpp_folder
 from tuneline.output import atomic_folder
@@ -25,28 +23,23 @@ TOOLS: tuple[Tool, ...] = get_args(Tool)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--version", required=True, help="of llama-cpp-python, such as 0.3.36")
-    parser.add_argument("--archive", type=Path, help="its source archive (default: fetched from the package index)")
-    parser.add_argument(
-        "--into", type=Path, help="folder to write (default: share/llama.cpp/bin of this Python environment)"
-    )
+    add_source_arguments(parser, llama_cpp_folder() / "bin")
 
 
 def execute(arguments: argparse.Namespace) -> None:
     """Build the programs of exactly the installed runtime's version; a failed build leaves the old ones."""
-    into = arguments.into or llama_cpp_folder() / "bin"
     check_runtime(arguments.version)
     check_builders()
     with tempfile.TemporaryDirectory() as temporary:
         archive = arguments.archive or fetch(arguments.version, Path(temporary))
         source = unpack_source(archive, Path(temporary) / "source")
         build(source, installed_libraries(), arguments.version, Path(temporary) / "build")
-        with atomic_folder(into) as folder:
+        with atomic_folder(arguments.into) as folder:
             for tool in TOOLS:
                 shutil.copy2(Path(temporary) / "build" / "bin" / tool, folder / tool)
             shutil.copyfile(source / "LICENSE", folder / "LICENSE")
             (folder / "VERSION").write_text(f"{arguments.version}\n", encoding="utf-8")
-    print(f"{into}: {', '.join(TOOLS)} of llama-cpp-python {arguments.version}")
+    print(f"{arguments.into}: {', '.join(TOOLS)} of llama-cpp-python {arguments.version}")
 
 
 def check_builders() -> None:
@@ -70,14 +63,7 @@ def installed_libraries() -> Path:
 
 def unpack_source(archive: Path, folder: Path) -> Path:
     """Extract the archive into `folder`; its vendor/llama.cpp. Raises `EnvironmentProblem` for an unusable one."""
-    try:
-        with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        reason = " ".join(str(error).split())
-        raise EnvironmentProblem(
-            f"{archive}: cannot be unpacked ({reason}); leave --archive out to fetch it again"
-        ) from None
+    extract(archive, folder, lambda tar: tar)
     found = sorted(folder.glob("*/vendor/llama.cpp/CMakeLists.txt"))
     if not found:
         raise EnvironmentProblem(f"{archive}: no vendor/llama.cpp in it; --archive is the source of llama-cpp-python")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from tuneline.evaluation.likelihood import Likelihood, bits_per_byte, perplexity
-from tuneline.evaluation.names import interval_names
+from tuneline.evaluation.names import interval_names, score_name
 from tuneline.evaluation.statistics import (
     bootstrap_ratio_interval,
     mcnemar_p_value,
@@ -65,7 +65,7 @@ def likelihood_metrics(likelihoods: Sequence[Likelihood], confidence: float, see
 def gain_metrics(tuned: Sequence[Score], base: Sequence[Score], confidence: float, seed: int) -> Metrics:
     """What tuning added to the task's own score, paired by example; the p-value is McNemar's exact one."""
     ours, theirs = [score.is_correct for score in tuned], [score.is_correct for score in base]
-    name = f"{score_name(tuned)}_gain"
+    name = f"{score_name(score_metrics(tuned, confidence))}_gain"
     low, high = interval_names(name, confidence)
     interval = paired_difference_interval(ours, theirs, confidence, seed)
     return {
@@ -74,11 +74,6 @@ def gain_metrics(tuned: Sequence[Score], base: Sequence[Score], confidence: floa
         high: interval[1],
         f"{name}_p_value": mcnemar_p_value(ours, theirs),
     }
-
-
-def score_name(scores: Sequence[Score]) -> str:
-    """The metric that `Score.is_correct` counts."""
-    return "exact_match" if scores[0].execution_match is None else "execution_accuracy"
 
 
 def _proportion(name: str, hits: Sequence[bool], confidence: float) -> Metrics:

@@ -12,30 +12,30 @@ from peft import LoraConfig, PeftConfig
 
 from tuneline.config.schema import ModelConfig
 from tuneline.entry import mortal
-from tuneline.errors import EnvironmentProblem, ModelError
+from tuneline.errors import ModelError
 from tuneline.export.checkpoint import Checkpoint, check_tensors
-from tuneline.export.gguf import check_converter, last_line
 from tuneline.export.header import read_header
-from tuneline.model.adapters import check_adapter_fits
+from tuneline.export.llama_cpp import ADAPTER_SCRIPT, last_line, of_runtime
+from tuneline.export.room import check_room, converted_bytes
+from tuneline.model.adapters import CONFIG, WEIGHTS, check_adapter_fits
 from tuneline.model.loading import is_adapter, load_config, require_folder
 from tuneline.output import atomic_file, scratch_folder
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-SCRIPT = "convert_lora_to_gguf.py"
 INSTEAD = "ship the merged model (export.lora_base: null)"
 
 
 def convert_adapter(folder: Path, base: ModelConfig, out: Path, *, converter: Path) -> int:
     """Write the LoRA in `folder` as `out`, its matrices in fp32: rounding them would save little.
 
-    Returns the number of matrices. Raises `EnvironmentProblem` without the converter; `ModelError` for an adapter of
-    another base, or one that llama.cpp cannot put onto a model as PEFT does.
+    Returns the number of matrices. Raises `EnvironmentProblem` without the converter or room on the disk; `ModelError`
+    for an adapter of another base, or one that llama.cpp cannot put onto a model as PEFT does.
     """
-    check_converter(converter)
+    script = of_runtime(converter, ADAPTER_SCRIPT)
     config, names = checked_adapter(folder, base)
+    check_room(out, converted_bytes(folder, "f32"))
     with scratch_folder(out) as scratch, atomic_file(out) as temporary:
         _write_inputs(folder, config, base, scratch)
-        _run(converter, folder, scratch, temporary)
+        _run(script, folder, scratch, temporary)
         _check_written(folder, temporary, len(names), gguf_alpha(config))
     return len(names)
 
@@ -88,10 +88,7 @@ def _write_inputs(folder: Path, config: LoraConfig, base: ModelConfig, scratch: 
     load_config(base).save_pretrained(scratch / "base")
 
 
-def _run(converter: Path, folder: Path, scratch: Path, out: Path) -> None:
-    script = converter / SCRIPT
-    if not script.is_file():
-        raise EnvironmentProblem(f"{script}: llama.cpp's converter of adapters is not there; run `make setup`")
+def _run(script: Path, folder: Path, scratch: Path, out: Path) -> None:
     arguments = [str(scratch / "adapter"), "--base", str(scratch / "base"), "--outfile", str(out), "--outtype", "f32"]
     child = subprocess.run(  # noqa: S603  (llama.cpp's own script; every argument is a path or fixed)
         mortal([sys.executable, str(script), *arguments]),

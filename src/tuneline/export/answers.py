@@ -9,7 +9,8 @@ from pathlib import Path
 from tuneline.data.records import Example, Json
 from tuneline.errors import DataError
 from tuneline.evaluation.heldout import expected_answer, prompt_messages
-from tuneline.evaluation.metrics import Metrics, score_metrics, score_name
+from tuneline.evaluation.metrics import Metrics, score_metrics
+from tuneline.evaluation.names import score_name
 from tuneline.evaluation.statistics import discordant_pairs, mcnemar_p_value
 from tuneline.evaluation.tasks.scoring import Score
 from tuneline.output import write_text
@@ -66,7 +67,8 @@ def loss_metrics(answers: Sequence[Judged], reference: Sequence[Judged], confide
     `ended_drop` the share of answers that its stop token no longer ends.
     """
     scores = [answer.score for answer in answers]
-    metrics = score_metrics(scores, confidence) | _drop_metrics(scores, [answer.score for answer in reference])
+    metrics = score_metrics(scores, confidence)
+    metrics |= _drop_metrics(score_name(metrics), scores, [answer.score for answer in reference])
     n_ended, n_reference = (sum(answer.ended for answer in judged) for judged in (answers, reference))
     return metrics | {
         "ended_fraction": n_ended / len(answers),
@@ -76,8 +78,7 @@ def loss_metrics(answers: Sequence[Judged], reference: Sequence[Judged], confide
     }
 
 
-def _drop_metrics(scores: Sequence[Score], reference: Sequence[Score]) -> Metrics:
-    name = score_name(scores)
+def _drop_metrics(name: str, scores: Sequence[Score], reference: Sequence[Score]) -> Metrics:
     ours, theirs = [score.is_correct for score in scores], [score.is_correct for score in reference]
     won, lost = discordant_pairs(ours, theirs)
     # counted, then divided: 0.85 - 0.84 is more than 0.01 in floating point, and a budget of 0.01 would refuse it

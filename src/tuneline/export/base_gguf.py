@@ -3,7 +3,8 @@
 Nothing of an adapter goes into it: every adapter of one base finds the same bytes.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from tuneline.export.room import check_room
 from tuneline.model.loading import load_base, load_tokenizer
 from tuneline.output import scratch_folder
 
+_BITS: Mapping[OutType, float] = {"f32": 32.0, "f16": 16.0, "bf16": 16.0}
+_MOST_QUANT_BITS = 8.5  # q8_0
+
 
 def convert_base(base: ModelConfig, out: Path, gguf_type: GgufType, *, outtype: OutType, converter: Path) -> int:
     """Write `base` with the tokenizer that training takes as `out`; a quant is made of a file of type `outtype`.
@@ -26,7 +30,7 @@ def convert_base(base: ModelConfig, out: Path, gguf_type: GgufType, *, outtype: 
     Returns the number of strings on which the tokenizers agree. Raises as `convert` does.
     """
     tokenizer = load_tokenizer(base)
-    with _as_folder(base, tokenizer, out) as folder:
+    with _as_folder(base, tokenizer, out, _file_bits(gguf_type, outtype)) as folder:
         match gguf_type:
             case "f32" | "f16" | "bf16":
                 return convert(folder, tokenizer, out, outtype=gguf_type, name=base.name, converter=converter)
@@ -37,12 +41,24 @@ def convert_base(base: ModelConfig, out: Path, gguf_type: GgufType, *, outtype: 
                 return n_texts
 
 
+def _file_bits(gguf_type: GgufType, outtype: OutType) -> float:
+    """Per weight, of all files that lie there at once: beside a quant the one that it is made of."""
+    match gguf_type:
+        case "f32" | "f16" | "bf16":
+            return _BITS[gguf_type]
+        case _:
+            return _BITS[outtype] + _MOST_QUANT_BITS
+
+
 @contextmanager
-def _as_folder(base: ModelConfig, tokenizer: PreTrainedTokenizerBase, out: Path) -> Iterator[Path]:
-    """A model folder beside `out`, as Transformers writes it now; removed at the end."""
+def _as_folder(base: ModelConfig, tokenizer: PreTrainedTokenizerBase, out: Path, file_bits: float) -> Iterator[Path]:
+    """A model folder beside `out`, as Transformers writes it now; removed at the end.
+
+    Raises `EnvironmentProblem` when the disk has no room for it and files of `file_bits` per weight.
+    """
     model = load_base(base, REFERENCE, None)
     dtype = _smallest_exact(model)
-    check_room(out, model.num_parameters() * torch_dtype(dtype).itemsize)
+    check_room(out, math.ceil(model.num_parameters() * (torch_dtype(dtype).itemsize + file_bits / 8)))
     round_weights(model, dtype)
     with scratch_folder(out) as scratch:
         folder = scratch / "base"  # the converter writes its name into the file

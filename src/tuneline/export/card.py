@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from tuneline.config.schema import SourceConfig
-from tuneline.evaluation.names import interval_names
+from tuneline.evaluation.names import interval_names, score_name
 from tuneline.export.chain import HOW_COMPARED, chain, chain_notes, chain_table, verdict
 from tuneline.export.experiment import Experiment
 
@@ -48,19 +48,14 @@ def card(it: Experiment, reports: Reports) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def score_name(evaluated: Figures) -> str:
-    """The task's own score: execution where the task executes, otherwise the text."""
-    return "execution_accuracy" if "tuned_execution_accuracy" in evaluated else "exact_match"
-
-
 def _front_matter(it: Experiment, reports: Reports) -> str:
     base = it.model.name if it.model.is_local else it.model.name_or_path
-    score = score_name(reports.evaluated)
-    found = reports.verified[it.shipped][score]
+    shipped = reports.verified[it.shipped]
+    score = score_name(shipped)
     result = {
         "task": {"type": "text-generation"},
         "dataset": {"name": it.data.name, "type": it.data.name, "split": "test"},
-        "metrics": [{"name": _words(score), "type": score, "value": found}],
+        "metrics": [{"name": _words(score), "type": score, "value": shipped[score]}],
     }
     fields: dict[str, Any] = {
         "language": list(it.data.languages),
@@ -104,9 +99,9 @@ def _combined(it: Experiment) -> str:
 
 
 def _quality(it: Experiment, reports: Reports) -> str:
-    evaluated, score = reports.evaluated, score_name(reports.evaluated)
+    evaluated, shipped = reports.evaluated, reports.verified[it.shipped]
+    score = score_name(shipped)
     header = ["model", f"{_words(score)} ({100 * it.eval.confidence:g} % interval)", "exact match", "perplexity"]
-    shipped = reports.verified[it.shipped]
     # A ratio for the file: its perplexity is over fewer answers than the two above, and not to be compared with them.
     ratio = f"{shipped['perplexity_ratio']:.4f} x merged"
     rows = [
@@ -229,7 +224,7 @@ def _limits(it: Experiment, reports: Reports) -> str:
     lines = [
         f"Tuned and measured on {it.data.name} only{_languages(it)}; what it does elsewhere, and whether that is safe, "
         "was not looked at.",
-        *_known_faults(it, reports.verified[it.shipped], score_name(reports.evaluated)),
+        *_known_faults(it, reports.verified[it.shipped]),
         f"Prompt and answer together have {it.export.n_ctx} tokens{_longest(it)}.",
         "Measured with greedy decoding and this file's own chat template; sampling gives other figures.",
         "llama.cpp does not normalise Unicode: send text in form NFC.",
@@ -247,8 +242,9 @@ def _longest(it: Experiment) -> str:
     return "" if longest is None else f"; do not raise it beyond {longest}, llama.cpp then computes otherwise"
 
 
-def _known_faults(it: Experiment, shipped: Figures, score: str) -> Iterator[str]:
+def _known_faults(it: Experiment, shipped: Figures) -> Iterator[str]:
     """What the figures of this file say against it."""
+    score = score_name(shipped)
     yield f"{_share(1 - shipped[score])} of its answers to held-out examples are wrong ({_words(score)})."
     if (running_on := 1 - shipped["ended_fraction"]) > 0:
         yield f"{_share(running_on)} of its answers did not end by themselves in {it.eval.max_new_tokens} tokens."

@@ -10,7 +10,7 @@ from typing import Any
 
 from tuneline.config.schema import BudgetConfig, GgufType
 from tuneline.errors import BudgetError, DataError
-from tuneline.evaluation.names import interval_names
+from tuneline.evaluation.names import interval_names, score_name
 from tuneline.export.budget import is_held, lora_link, outside_budget, usual_cause
 
 Figures = Mapping[str, float | int]
@@ -100,8 +100,7 @@ def _verified_figures(path: Path) -> Figures:
 
 def score_of(links: Sequence[Link]) -> str:
     """The metric that the task is held to."""
-    found = any("execution_accuracy" in link.figures for link in links)
-    return "execution_accuracy" if found else "exact_match"
+    return score_name({name for link in links for name in link.figures})
 
 
 def columns(score: str, confidence: float) -> tuple[str, ...]:

@@ -11,10 +11,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tuneline.errors import ModelError
+from tuneline.model.pickles import is_pickle_name
 
 INDEX = "model.safetensors.index.json"
 SHARDS = "model*.safetensors"  # what the index is of; other files beside them are read by nobody
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 BLOCK = 2**18  # values in a block, unless one row has more; what is in memory does not depend on a tensor's size
 
 
@@ -81,9 +81,7 @@ def row_blocks(part: Any) -> Iterator[Tensor]:
 
 def refuse_pickles(folder: Path) -> None:
     """A pickle runs code when it is read, so none is; not even to look at it. `training_args.bin` holds no weights."""
-    found = sorted(
-        file.name for pattern in PICKLES for file in folder.glob(pattern) if file.name != "training_args.bin"
-    )
+    found = sorted(file.name for file in folder.glob("*") if is_pickle_name(file) and file.name != "training_args.bin")
     if found:
         raise ModelError(f"{folder / found[0]}: a pickle, which is never read; save the model as safetensors")
 

@@ -1,7 +1,6 @@
 """Several trained things become one folder that looks like a phase's output; what came out is compared with each."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tuneline.config.schema import CombineConfig, ModelConfig
-from tuneline.errors import BudgetError, EnvironmentProblem, ModelError
+from tuneline.errors import BudgetError, ModelError
 from tuneline.export.checkpoint import check_tensors, size_bytes
 from tuneline.export.combine_adapters import attached, check_adapters, combine_adapters, with_weighted_sum
 from tuneline.export.combine_models import combine_models, needs_base
@@ -72,13 +71,10 @@ def check_sources(settings: CombineConfig, base: ModelConfig) -> None:
         check_tensors(folder)
 
 
-def check_room(settings: CombineConfig, out: Path) -> None:
-    """Raise `EnvironmentProblem` when the disk of `out` has no room for the result: as much as the sources hold."""
+def needed_bytes(settings: CombineConfig) -> int:
+    """What the result takes: as much as one of the models, or all of the adapters, whose ranks may add up."""
     sizes = [size_bytes(Path(source.path)) for source in settings.sources]
-    needed = sum(sizes) if settings.family == "adapter" else sizes[0]
-    free = shutil.disk_usage(out).free
-    if free < needed:
-        raise EnvironmentProblem(f"{out}: {needed:,} bytes are needed and {free:,} are free; make room on this disk")
+    return sum(sizes) if settings.family == "adapter" else sizes[0]
 
 
 def base_folder(base: ModelConfig) -> Path:

@@ -5,26 +5,22 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from tuneline.config.schema import OutType
-from tuneline.errors import EnvironmentProblem, ModelError
+from tuneline.errors import ModelError
 from tuneline.export import converter as converter_module
 from tuneline.export.chat_template import portable
+from tuneline.export.checkpoint import refuse_pickles
 from tuneline.export.header import read_header
+from tuneline.export.llama_cpp import MODEL_SCRIPT, last_line, of_runtime
 from tuneline.export.room import check_room, converted_bytes
 from tuneline.export.runtime import Vocabulary, check_weights, open_vocabulary
 from tuneline.export.tokens import GGUF_SIDES, N_VARIED_TEXTS, check_same_ids, varied_texts
 from tuneline.output import atomic_file
-
-
-def installed_converter() -> Path:
-    """llama.cpp's Python sources, which setup unpacked from the archive that llama-cpp-python was built of."""
-    return Path(sys.prefix) / "share" / "llama.cpp"
 
 
 def convert(
@@ -42,7 +38,8 @@ def convert(
     the converter is missing or of another release than the installed llama-cpp-python; `ModelError` with the reason
     when the converter refuses the model or the tokenizer did not survive.
     """
-    check_converter(converter)
+    of_runtime(converter, MODEL_SCRIPT)
+    refuse_pickles(merged)  # the converter would read them
     config = json.loads((merged / "config.json").read_text(encoding="utf-8"))
     _check_every_token_has_a_row(merged, tokenizer, config)
     check_room(out, converted_bytes(merged, outtype))
@@ -51,18 +48,6 @@ def convert(
         _check_output_matrix(merged, temporary, config)
         check_weights(temporary)
         return check_tokenizer(f"convert ({merged} -> {out})", temporary, tokenizer)
-
-
-def check_converter(converter: Path) -> None:
-    """Raise `EnvironmentProblem` when it is missing or of another release than the installed llama-cpp-python."""
-    wanted, marker = version("llama-cpp-python"), converter / "VERSION"
-    if not (converter / "convert_hf_to_gguf.py").is_file() or not marker.is_file():
-        raise EnvironmentProblem(f"{converter}: llama.cpp's converter is not there; run `make setup`")
-    unpacked = marker.read_text(encoding="utf-8").strip()
-    if unpacked != wanted:
-        raise EnvironmentProblem(
-            f"{marker}: the converter is that of llama-cpp-python {unpacked}, installed is {wanted}; run `make setup`"
-        )
 
 
 def _check_every_token_has_a_row(merged: Path, tokenizer: PreTrainedTokenizerBase, config: Mapping[str, Any]) -> None:
@@ -111,12 +96,6 @@ def _reason(stdout: str, stderr: str) -> str | None:
     """Why the converter gave up although it ended in order; None when it did not."""
     answer: dict[str, str] = json.loads(stdout.splitlines()[-1]) if stdout else {"error": last_line(stderr)}
     return answer.get("error")
-
-
-def last_line(stderr: str) -> str:
-    """What a child had to say in the end: of a traceback, the error."""
-    lines = stderr.strip().splitlines()
-    return lines[-1] if lines else "no reason given"
 
 
 def check_tokenizer(link: str, gguf: Path, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -12,6 +12,7 @@ from tuneline.errors import EnvironmentProblem
 Tool = Literal["llama-server", "llama-imatrix"]
 
 COMMIT = "COMMIT"  # file in `llama_cpp_folder`
+MODEL_SCRIPT, ADAPTER_SCRIPT = "convert_hf_to_gguf.py", "convert_lora_to_gguf.py"  # the same
 
 
 def llama_cpp_folder() -> Path:
@@ -30,20 +31,23 @@ def llama_cpp_commit(folder: Path) -> str | None:
 
 def installed_tool(name: Tool) -> Path:
     """The program `name`. Raises `EnvironmentProblem` when it is missing or was built beside another runtime."""
-    return tool_in(llama_cpp_folder() / "bin", name, runtime_version())
+    return of_runtime(llama_cpp_folder() / "bin", name)
 
 
-def tool_in(folder: Path, name: Tool, wanted: str) -> Path:
-    """The program `name` in `folder`, whose file VERSION says that it belongs to llama-cpp-python `wanted`."""
-    program, marker = folder / name, folder / "VERSION"
-    if not program.is_file() or not marker.is_file():
-        raise EnvironmentProblem(f"{program}: llama.cpp's program is not there; run `make setup`")
+def of_runtime(folder: Path, name: str) -> Path:
+    """The file `name` in `folder`, whose file VERSION says that it belongs to the installed llama-cpp-python.
+
+    Raises `EnvironmentProblem` when it is missing, or of another release than the runtime.
+    """
+    file, marker, wanted = folder / name, folder / "VERSION", runtime_version()
+    if not file.is_file() or not marker.is_file():
+        raise EnvironmentProblem(f"{file}: llama.cpp's {name} is not there; run `make setup`")
     found = marker.read_text(encoding="utf-8").strip()
     if found != wanted:
         raise EnvironmentProblem(
             f"{marker}: {name} is that of llama-cpp-python {found}, installed is {wanted}; run `make setup`"
         )
-    return program
+    return file
 
 
 def tool_environment(*kept: str) -> dict[str, str]:
@@ -60,3 +64,9 @@ def runtime_version() -> str:
         return version("llama-cpp-python")
     except PackageNotFoundError:
         return "none"
+
+
+def last_line(output: str) -> str:
+    """What a program had to say in the end: of a traceback, the error."""
+    lines = output.strip().splitlines()
+    return lines[-1].strip() if lines else "no reason given"

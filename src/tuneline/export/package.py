@@ -1,18 +1,16 @@
 """The folder to deploy: one GGUF with what runs it, what explains it and where it comes from."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from tuneline.config.schema import GgufType
-from tuneline.errors import DataError
 from tuneline.export.budget import lora_link
-from tuneline.export.card import Figures, Reports, card
+from tuneline.export.card import Reports, card
+from tuneline.export.chain import read_figures
 from tuneline.export.experiment import Experiment
 from tuneline.export.golden import modelfile_family
 from tuneline.export.modelfile import modelfile
@@ -49,17 +47,6 @@ class Inputs:
     sources: Path | None = None  # the folder of what was combined with the final phase
 
 
-def read_report(path: Path) -> Figures:
-    """The flat metrics file of a stage. Raises `DataError` when it is missing or no JSON object."""
-    try:
-        report: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: no readable report ({error}); run `dvc repro`") from None
-    if not isinstance(report, dict):
-        raise DataError(f"{path}: not one JSON object; run `dvc repro`")
-    return report
-
-
 def read_reports(
     ingest: Path,
     clean: Path,
@@ -78,16 +65,16 @@ def read_reports(
     `taught` are those of the stages that ask a teacher and clean what it wrote.
     """
     return Reports(
-        ingest=read_report(ingest),
-        clean=read_report(clean),
-        split=read_report(split),
-        train=read_report(train),
-        evaluated=read_report(evaluated),
-        merge=read_report(merge),
-        merged=read_report(merged),
-        verified={gguf_type: read_report(verified / f"{gguf_type}.json") for gguf_type in types},
-        taught={path.stem: read_report(path) for path in taught},
-        lora=None if lora_base is None else read_report(verified / f"{lora_link(lora_base)}.json"),
+        ingest=read_figures(ingest),
+        clean=read_figures(clean),
+        split=read_figures(split),
+        train=read_figures(train),
+        evaluated=read_figures(evaluated),
+        merge=read_figures(merge),
+        merged=read_figures(merged),
+        verified={gguf_type: read_figures(verified / f"{gguf_type}.json") for gguf_type in types},
+        taught={path.stem: read_figures(path) for path in taught},
+        lora=None if lora_base is None else read_figures(verified / f"{lora_link(lora_base)}.json"),
     )
 
 

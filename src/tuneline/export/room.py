@@ -17,14 +17,13 @@ _RAISED = ("output.weight", "token_embd.weight")  # Q6_K or more, whatever the n
 _RAISED_WITH_EXPERTS = ("attn_k.weight", "attn_v.weight")  # Q8_0 where there are eight
 
 
-def check_room(out: Path, needed_bytes: int) -> None:
-    """Raise `EnvironmentProblem` with needed and free bytes when `out` cannot hold that much."""
+def check_room(out: Path, needed_bytes: int, fix: str = "make room (`dvc gc --workspace` removes old results)") -> None:
+    """Raise `EnvironmentProblem` with needed and free bytes when the disk of `out` cannot hold that much."""
     folder = next(parent for parent in out.absolute().parents if parent.exists())
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < needed_bytes:
         raise EnvironmentProblem(
-            f"{out}: needs up to {needed_bytes:,} bytes, {free_bytes:,} are free on its disk; make room "
-            "(`dvc gc --workspace` removes old results)"
+            f"{out}: needs up to {needed_bytes:,} bytes, {free_bytes:,} are free on its disk; {fix}"
         )
 
 

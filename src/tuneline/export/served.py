@@ -8,7 +8,6 @@ template does not know joins the question).
 import json
 import socket
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
@@ -18,10 +17,10 @@ from typing import Any
 
 from tuneline.data.records import Json, Message, ToolCall
 from tuneline.entry import mortal
-from tuneline.errors import EnvironmentProblem, ModelError
-from tuneline.export.llama_cpp import installed_tool, tool_environment
+from tuneline.errors import ModelError
+from tuneline.export.llama_cpp import installed_tool, last_line, tool_environment
+from tuneline.export.llama_server import refusal, starts
 
-START_TIMEOUT_S = 600.0  # a large model from a slow disk
 ANSWER_TIMEOUT_S = 60.0
 
 
@@ -46,24 +45,15 @@ class Served:
         try:
             connection.request("POST", path, json.dumps(value), {"Content-Type": "application/json"})
             response = connection.getresponse()
-            answer = json.loads(response.read())
+            body = response.read()
+            answer = json.loads(body) if response.status == 200 else None
         except (OSError, HTTPException, ValueError) as error:
             raise ModelError(f"{self._gguf}: llama-server broke off at {path}: {error}") from error
         finally:
             connection.close()
         if response.status != 200:
-            raise ModelError(f"llama.cpp refuses it: {_reason(answer)}")
+            raise ModelError(f"llama.cpp refuses it: {refusal(body)}")
         return answer
-
-    def is_ready(self) -> bool:
-        connection = _SocketConnection(self._address, ANSWER_TIMEOUT_S)
-        try:
-            connection.request("GET", "/health")
-            return connection.getresponse().status == 200
-        except (OSError, HTTPException):
-            return False
-        finally:
-            connection.close()
 
 
 @contextmanager
@@ -78,9 +68,10 @@ def open_served(gguf: Path) -> Iterator[Served]:
             ) as server,
         ):
             try:
-                served = Served(gguf, address)
-                _wait_until_ready(served, server, gguf, log)
-                yield served
+                if not starts(server, lambda: _SocketConnection(address, ANSWER_TIMEOUT_S)):
+                    said = last_line(log.read_text(encoding="utf-8", errors="replace"))
+                    raise ModelError(f"{gguf}: llama-server does not start: {said}")
+                yield Served(gguf, address)
             finally:
                 server.terminate()
 
@@ -101,28 +92,6 @@ def _command(gguf: Path, address: Path) -> list[str]:
         "--jinja",
         "--offline",
     ]
-
-
-def _wait_until_ready(served: Served, server: "subprocess.Popen[bytes]", gguf: Path, log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while not served.is_ready():
-        if server.poll() is not None:
-            raise ModelError(f"{gguf}: llama-server does not start: {_last_words(log)}")
-        if time.monotonic() > deadline:
-            raise EnvironmentProblem(f"{gguf}: llama-server has not loaded it after {START_TIMEOUT_S:.0f} s")
-        time.sleep(0.01)
-
-
-def _last_words(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1].strip() if lines else "no reason given"
-
-
-def _reason(answer: Any) -> str:
-    match answer:
-        case {"error": {"message": str() as message}}:
-            return " ".join(message.split())
-    return "no reason given"
 
 
 def _as_openai(message: Message) -> dict[str, Any]:

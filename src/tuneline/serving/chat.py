@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
@@ -12,17 +11,20 @@ from typing import Any
 
 from tuneline.errors import EnvironmentProblem
 from tuneline.export.llama_cpp import installed_tool, tool_environment
+from tuneline.export.llama_server import refusal, starts
 from tuneline.serving.integrity import Verified
 from tuneline.serving.server import LOCALHOST, free_port, server_command
 
 Turn = dict[str, str]
-START_TIMEOUT_S = 600.0  # a large model from a slow disk
 ANSWER_TIMEOUT_S = 600.0
 
 
 @contextmanager
 def running_server(verified: Verified) -> Iterator[int]:
-    """The port of a server for one client, which ends with the block."""
+    """The port of a server for one client, which ends with the block.
+
+    Raises `EnvironmentProblem` when the server ends first, or the model is not loaded in time.
+    """
     for number in (signal.SIGTERM, signal.SIGHUP):  # so that a closed terminal leaves no server behind
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     port = free_port()
@@ -32,33 +34,13 @@ def running_server(verified: Verified) -> Iterator[int]:
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=tool_environment()
     ) as server:
         try:
-            wait_until_ready(server, port)
+            if not starts(server, lambda: HTTPConnection(LOCALHOST, port, timeout=5)):
+                raise EnvironmentProblem(
+                    f"llama-server ended with code {server.returncode}; `tuneline serve` shows why"
+                )
             yield port
         finally:
             server.terminate()
-
-
-def wait_until_ready(server: "subprocess.Popen[bytes]", port: int) -> None:
-    """Raises `EnvironmentProblem` when the server ends first, or the model is not loaded in time."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            raise EnvironmentProblem(f"llama-server ended with code {server.returncode}; `tuneline serve` shows why")
-        if _is_healthy(port):
-            return
-        time.sleep(0.05)
-    raise EnvironmentProblem(f"llama-server has not loaded the model after {START_TIMEOUT_S:.0f} s")
-
-
-def _is_healthy(port: int) -> bool:
-    connection = HTTPConnection(LOCALHOST, port, timeout=5)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def answer(port: int, turns: Sequence[Turn]) -> Iterator[str]:
@@ -72,7 +54,7 @@ def answer(port: int, turns: Sequence[Turn]) -> Iterator[str]:
         connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
         response = connection.getresponse()
         if response.status != 200:
-            raise EnvironmentProblem(f"the server refuses: {_reason(response.read())}; /reset starts again")
+            raise EnvironmentProblem(f"the server refuses: {refusal(response.read())}; /reset starts again")
         yield from _pieces(response)
     except (OSError, HTTPException) as error:
         raise EnvironmentProblem(f"the server gives no answer ({error}); /exit, then start again") from None
@@ -91,12 +73,4 @@ def _pieces(lines: Iterator[bytes] | Any) -> Iterator[str]:
                 for choice in json.loads(data).get("choices", []):
                     yield choice["delta"].get("content") or ""
             case "error", _:
-                raise EnvironmentProblem(f"the server refuses: {_reason(data.encode())}; /reset starts again")
-
-
-def _reason(body: bytes) -> str:
-    try:
-        parsed = json.loads(body)
-        return str(parsed.get("error", parsed).get("message", parsed))
-    except (ValueError, AttributeError):
-        return body.decode("utf-8", "replace")
+                raise EnvironmentProblem(f"the server refuses: {refusal(data.encode())}; /reset starts again")

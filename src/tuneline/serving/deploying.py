@@ -25,6 +25,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from tuneline.errors import EnvironmentProblem, ModelError
+from tuneline.export.room import check_room
+from tuneline.flushing import flush
 from tuneline.output import write_text
 from tuneline.serving.integrity import DEPLOYMENT, RECORD, Verified, file_digests, verify_model
 
@@ -43,9 +45,9 @@ def deploy(source: "Source", to: Path, keep: int) -> Verified:
         verified = _already_there(version) or _fetch(source, version)
         deployment = _deployment(source, version / "model")
         write_text(version / DEPLOYMENT, json.dumps(deployment, indent=2, sort_keys=True) + "\n")
-        _flush_file(version / DEPLOYMENT)
-        _flush_folder(version)
-        _flush_folder(versions)  # the version's own name, before `current` points to it
+        flush(version / DEPLOYMENT)
+        flush(version)
+        flush(versions)  # the version's own name, before `current` points to it
         _point(to / "current", version / "model")
         _prune(versions, version.name, keep)
     return replace(verified, folder=version / "model", deployment=deployment)
@@ -91,24 +93,15 @@ def _fetch(source: "Source", version: Path) -> Verified:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        check_free_disk(partial, source.n_bytes())
+        check_room(partial / "model", source.n_bytes(), "make room or choose another --to")
         source.download(partial / "model")
         verified = verify_model(partial / "model")
-        _flush(partial)
+        _flush_all(partial)
         shutil.rmtree(version, ignore_errors=True)
         partial.rename(version)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return verified
-
-
-def check_free_disk(folder: Path, needed_bytes: int) -> None:
-    """Raises `EnvironmentProblem` with both figures when the file system of `folder` has too little room."""
-    free_bytes = shutil.disk_usage(folder).free
-    if free_bytes < needed_bytes:
-        raise EnvironmentProblem(
-            f"{folder}: the model needs {needed_bytes} bytes, {free_bytes} are free; make room or choose another --to"
-        )
 
 
 def _deployment(source: "Source", model: Path) -> dict[str, str]:
@@ -127,7 +120,7 @@ def _point(link: Path, target: Path) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(os.path.relpath(target, link.parent))  # relative: the whole folder may be moved
     temporary.replace(link)
-    _flush_folder(link.parent)
+    flush(link.parent)
 
 
 def _prune(versions: Path, current: str, keep: int) -> None:
@@ -143,22 +136,9 @@ def _deployed_at(version: Path) -> int:
     return record.stat().st_mtime_ns if record.exists() else 0
 
 
-def _flush(folder: Path) -> None:
+def _flush_all(folder: Path) -> None:
     """Everything below `folder` on the disk, so that a rename that survives a power cut names whole files."""
     for parent, _, files in os.walk(folder):
         for name in files:
-            _flush_file(Path(parent, name))
-        _flush_folder(Path(parent))
-
-
-def _flush_file(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            flush(Path(parent, name))
+        flush(Path(parent))

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from tuneline.errors import ModelError
+from tuneline.model.pickles import is_pickle_name
 
 RECORD = "provenance.json"
 # where a package has base and adapter as files of their own
 LORA_BASE, LORA_ADAPTER = "lora/base.gguf", "lora/adapter.gguf"
 DEPLOYMENT = "deployment.json"
-# what loads by running code: https://docs.python.org/3/library/pickle.html
-PICKLE_SUFFIXES = (".bin", ".ckpt", ".dill", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
 BLOCK_BYTES = 1 << 20
 
 Json = Any
@@ -196,7 +195,7 @@ def check_no_pickle(path: Path) -> None:
     # Protocols 2 to 5 start so; a safetensors file may, too: it starts with the length of the JSON that follows.
     pickled = start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and start[8:] != b"{"
     archived = start.startswith(b"PK\x03\x04")  # what torch.save writes
-    if path.suffix.lower() in PICKLE_SUFFIXES or pickled or archived:
+    if is_pickle_name(path) or pickled or archived:
         raise ModelError(f"{path}: a pickle or archive, which can run code when loaded; ship GGUF or safetensors only")
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from tuneline.config.params import read_params
 from tuneline.entry import run, stage_arguments
 from tuneline.evaluation.heldout import read_heldout
-from tuneline.export.combine import check_combination, check_room, combine
+from tuneline.export.combine import check_combination, combine, needed_bytes
+from tuneline.export.room import check_room
 from tuneline.model.loading import load_tokenizer_from
 from tuneline.model.template import encode_conversation
 from tuneline.output import atomic_folder, write_metrics
@@ -16,11 +17,11 @@ def main() -> None:
     params = read_params(args.params)
     settings = params.merge.combine
     assert settings is not None  # config.rules: there is no such stage without
+    check_room(args.out, needed_bytes(settings))
     tokenizer = load_tokenizer_from(Path(settings.sources[0].path))
     examples = read_heldout(args.test, params.merge.check_examples)
     rows = [encode_conversation(tokenizer, example.messages, example.tools).input_ids for example in examples]
     with atomic_folder(args.out) as folder:
-        check_room(settings, folder)
         metrics = combine(settings, params.model, params.seed, folder, rows)
         write_metrics(args.metrics, metrics, "n_sources")  # before the check, so that a failure can be looked into
         check_combination(metrics, settings, params.merge.max_relative_logit_diff)

@@ -2,7 +2,8 @@
 
 from tuneline.config.params import read_params
 from tuneline.entry import run, stage_arguments
-from tuneline.export.gguf import convert, installed_converter
+from tuneline.export.gguf import convert
+from tuneline.export.llama_cpp import llama_cpp_folder
 from tuneline.model.loading import load_tokenizer_from
 
 
@@ -15,7 +16,7 @@ def main() -> None:
         args.out,
         outtype=params.export.outtype,
         name=params.model.name,
-        converter=installed_converter(),
+        converter=llama_cpp_folder(),
     )
     print(f"{args.out}: token ids are those of {args.merged} on {n_texts:,} varied strings")
 

@@ -3,13 +3,13 @@
 from tuneline.config.params import read_params
 from tuneline.entry import run, stage_arguments
 from tuneline.export.adapter_gguf import convert_adapter
-from tuneline.export.gguf import installed_converter
+from tuneline.export.llama_cpp import llama_cpp_folder
 
 
 def main() -> None:
     args = stage_arguments(__doc__, "adapter", "out")
     params = read_params(args.params)
-    n_matrices = convert_adapter(args.adapter, params.model, args.out, converter=installed_converter())
+    n_matrices = convert_adapter(args.adapter, params.model, args.out, converter=llama_cpp_folder())
     print(f"{args.out}: {n_matrices} matrices of {args.adapter}")
 
 

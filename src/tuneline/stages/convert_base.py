@@ -3,7 +3,7 @@
 from tuneline.config.params import read_params
 from tuneline.entry import run, stage_arguments
 from tuneline.export.base_gguf import convert_base
-from tuneline.export.gguf import installed_converter
+from tuneline.export.llama_cpp import llama_cpp_folder
 from tuneline.export.quantize import gguf_type
 
 
@@ -15,7 +15,7 @@ def main() -> None:
         args.out,
         gguf_type(args.type),
         outtype=params.export.outtype,
-        converter=installed_converter(),
+        converter=llama_cpp_folder(),
     )
     print(f"{args.out}: token ids are those of {params.model.name_or_path} on {n_texts:,} varied strings")
 

@@ -14,9 +14,10 @@ def main() -> None:
     params = read_params(args.params)
     imatrix = params.export.imatrix
     assert imatrix is not None, "export.calibrated is empty without export.imatrix; config.rules holds it"
+    tool = installed_tool("llama-imatrix")  # first: without it the text is of no use
     rows = calibration_rows(read_examples(args.train), imatrix.n_rows)
     write_text(args.text, calibration_text(load_tokenizer_from(args.merged), rows))
-    compute(installed_tool("llama-imatrix"), args.source, args.text, args.out, n_ctx=imatrix.n_ctx)
+    compute(tool, args.source, args.text, args.out, n_ctx=imatrix.n_ctx)
     print(f"{args.out}: importance matrix of {len(rows):,} training rows")
 
 

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 import sys
 from pathlib import Path
 
 from tuneline.data.records import Json
 from tuneline.errors import DataError
+from tuneline.flushing import flush
 from tuneline.output import atomic_file
 from tuneline.teacher.request import Reply, Request
 
@@ -37,8 +37,9 @@ class ReplyCache:
         path = self._path(request)
         try:
             with atomic_file(path) as temporary:
-                _write_through(temporary, _content(request, reply))
-            _sync_folder(path.parent)
+                temporary.write_bytes(_content(request, reply))
+                flush(temporary)
+            flush(path.parent)
         except OSError as error:
             raise DataError(f"{path}: cannot be written ({error.strerror}); the cache needs room and rights") from None
 
@@ -86,19 +87,3 @@ def _known(answer: dict[str, Json]) -> Reply | None:
 def _checksum(request: Request, answer: dict[str, Json]) -> str:
     """Of answer and request, so that a file under another name is no answer either."""
     return hashlib.sha256(json.dumps([request.sha256, answer], sort_keys=True).encode("ascii")).hexdigest()
-
-
-def _write_through(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Without it the name of a new file may be lost in a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 from tuneline.config.schema import HardwareConfig, TrainConfig
 from tuneline.errors import EnvironmentProblem
+from tuneline.flushing import flush
 from tuneline.output import write_text
 
 MANIFEST = "manifest.json"
@@ -184,7 +185,7 @@ def needed_bytes(n_trained: int, settings: TrainConfig, hardware: HardwareConfig
 def seal(checkpoint: Path) -> None:
     """Write the manifest of a checkpoint whose files are all there."""
     for _, file in _files(checkpoint):
-        _sync(file)  # else a power cut could leave a manifest beside empty files
+        flush(file)  # else a power cut could leave a manifest beside empty files
     hashes = {name: file_sha256(file) for name, file in _files(checkpoint) if name != MANIFEST}
     write_text(checkpoint / MANIFEST, json.dumps(hashes, indent=2, sort_keys=True) + "\n")
 
@@ -227,8 +228,3 @@ def remove_others(folder: Path, kept: Path | None) -> None:
 def _step(checkpoint: Path) -> int:
     number = checkpoint.name.removeprefix(_PREFIX)
     return int(number) if number.isdigit() else -1
-
-
-def _sync(file: Path) -> None:
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
