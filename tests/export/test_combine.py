@@ -111,8 +111,9 @@ def test_each_source_and_the_combination_are_loaded_once_to_be_compared(
     base: Path, two: tuple[Path, Path], rows: list[list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tuneline.export import combine
+    from tuneline.model.adapters import load_tuned
 
-    load_tuned, loaded = combine.load_tuned, list[Path]()
+    loaded = list[Path]()
 
     def load_and_note(folder: Path, *settings: Any) -> Any:
         loaded.append(folder)

@@ -433,8 +433,7 @@ def test_experts_that_are_read_back_otherwise_than_they_are_in_memory_are_named(
 ) -> None:
     """As by a loader that joins them in another order: every number on disk is right."""
     from tuneline.export import merge
-
-    load_full = merge.load_full
+    from tuneline.model.loading import load_full
 
     def load_and_swap_experts(*settings: Any) -> Any:
         read_back = load_full(*settings)
