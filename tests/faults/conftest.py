@@ -1,5 +1,6 @@
 """Small copies of this repository, whose stages faults strike."""
 
+import json
 import os
 import random
 import shutil
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.project import ROOT, Project, base_environment, make_project, write_params
+from tests.faults.project import RAW, ROOT, Project, base_environment, make_project, write_params
 from tests.faults.trainers import NO_FAULT, Prepare, Trainers, forget
 
 DATA_STAGES = ("guard", "ingest", "clean", "split", "describe")
@@ -80,6 +81,19 @@ Copy = Callable[[Project], Project]
 def copy(tmp_path: Path) -> Copy:
     """A copy of a project that the test may spoil."""
     return lambda project: copied(project, tmp_path / "copy")
+
+
+@pytest.fixture
+def large_project(data_project: Project, copy: Copy) -> Project:
+    """Rows for several processes: some parts of 2 MiB."""
+    project = copy(data_project)
+    pool = project.folder / RAW / "pool.jsonl"
+    rows = [json.loads(line) for line in pool.read_bytes().splitlines()]
+    lines = (
+        row | {"prompt": f"{row['prompt']} ({number})"} for number in range(120) for row in rows if "prompt" in row
+    )
+    pool.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return project
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """kill -9 inside a stage: what it declares is absent or whole, and the next run is as if nothing had been."""
 
-import json
 import os
 import random
 import signal
@@ -12,7 +11,7 @@ import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
 
 from tests.faults.conftest import DATA_STAGES, Copy
-from tests.faults.project import RAW, Project
+from tests.faults.project import Project
 
 MODEL_STAGES = ("merge", "convert", "quantize@q8_0", "package", "parity")
 
@@ -83,9 +82,9 @@ def living_in(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def assert_nobody_goes_on(project: Project) -> None:
+def assert_nobody_goes_on(project: Project, patience_s: float = 20) -> None:
     """Of the processes that the killed one had started; they get some seconds to notice."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + patience_s
     while (left := living_in(project.folder)) and time.monotonic() < deadline:
         time.sleep(0.05)
     lines = [" ".join(process.cmdline()) for process in left]
@@ -106,19 +105,6 @@ def killed_while_others_work_for_it(project: Project, stage: str, n_others: int,
     shell.wait()  # not for the end of its output: who goes on behind it holds that
     assert shell.stdout is not None
     shell.stdout.close()
-
-
-@pytest.fixture
-def large_project(data_project: Project, copy: Copy) -> Project:
-    """Rows for several processes: some parts of 2 MiB."""
-    project = copy(data_project)
-    pool = project.folder / RAW / "pool.jsonl"
-    rows = [json.loads(line) for line in pool.read_bytes().splitlines()]
-    lines = (
-        row | {"prompt": f"{row['prompt']} ({number})"} for number in range(120) for row in rows if "prompt" in row
-    )
-    pool.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return project
 
 
 @pytest.mark.slow

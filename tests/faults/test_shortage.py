@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Copy
+from tests.faults.conftest import Copy, copied
 from tests.faults.project import Project, write_params
 from tests.faults.trainers import Prepare, Trainers, assert_ends_as_if_never_killed, checkpoints
+from tests.small_disk import fill, small_disk
 from tuneline.errors import EnvironmentProblem
 from tuneline.shortage import out_of_memory_names, shortage
 from tuneline.training.checkpoints import damage
@@ -17,10 +18,11 @@ DATA_ROOM = {"ingest": 40, "clean": 40, "split": 40, "describe": 4, "inspect@sft
 MODEL_ROOM = {"train@sft": 500, "merge": 2000, "convert": 2000, "quantize@q8_0": 2000, "package": 2000}
 
 
-def assert_refuses_in_one_line(project: Project, stage: str, kib: int) -> None:
+def assert_refuses_in_one_line(project: Project, stage: str, kib: int | None = None) -> None:
+    """With files of at most `kib`, or on a disk that is full by itself."""
     project.remove_outputs(stage)
     before = project.names()
-    project.before = f"ulimit -f {kib}; "
+    project.before = "" if kib is None else f"ulimit -f {kib}; "
     ran = project.run(stage)
     project.before = ""
     assert ran.returncode == 1, ran.stdout
@@ -49,6 +51,21 @@ def test_a_full_disk_ends_any_data_stage_in_one_line(stage: str, tokens_project:
 @pytest.mark.parametrize("stage", MODEL_ROOM)
 def test_a_full_disk_ends_any_model_stage_in_one_line(stage: str, whole_project: Project, copy: Copy) -> None:
     assert_refuses_in_one_line(copy(whole_project), stage, MODEL_ROOM[stage])
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("stage", DATA_ROOM)
+def test_a_disk_without_room_ends_any_data_stage_in_one_line_and_room_heals_it(
+    stage: str, tokens_project: Project, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk", 2**26) as disk:
+        project = copied(tokens_project, disk / "project")
+        project.remove_outputs(stage)
+        filler = fill(disk, DATA_ROOM[stage] * 1024)
+        assert_refuses_in_one_line(project, stage)
+        filler.unlink()
+        project.succeed(stage)
+        assert project.outputs(stage) == tokens_project.outputs(stage)
 
 
 @pytest.mark.faults

@@ -2,12 +2,14 @@
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.faults.conftest import DATA_STAGES, Copy, copied
-from tests.faults.project import Project, base_environment, make_project
+from tests.faults.project import Project, base_environment, make_project, write_params
+from tests.faults.test_hermetic import HEAVY
 
 SECRETS = {
     "WANDB_API_KEY": "wandb-sentinel-5f2c9e",
@@ -21,6 +23,7 @@ SURROUNDINGS = {
         **{"PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
     },
 }
+NO_HOME = {"HOME": "/proc", "HF_HOME": "/proc/hf", "XDG_CACHE_HOME": "/proc/cache"}  # where nobody can write
 UMASKS = ("umask 077; ", "umask 002; ")
 
 
@@ -58,11 +61,8 @@ def git_objects(folder: Path) -> bytes:
     return subprocess.run(every, cwd=folder, check=True, capture_output=True).stdout
 
 
-@pytest.mark.slow
-def test_tokens_of_the_environment_are_in_no_file_and_no_git_object(tmp_path: Path) -> None:
-    (tmp_path / "project").mkdir()
-    project = make_project(tmp_path / "project")
-    (project.folder / "src/sitecustomize.py").unlink()
+def with_secrets(project: Project) -> Callable[..., None]:
+    """Runs commands in the project's folder with tokens in the environment."""
     identity = {
         f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
     }
@@ -72,17 +72,69 @@ def test_tokens_of_the_environment_are_in_no_file_and_no_git_object(tmp_path: Pa
         ran = subprocess.run(command, cwd=project.folder, env=environment, capture_output=True, text=True, check=False)
         assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
 
+    return run
+
+
+def assert_no_secret_in_files_or_objects(project: Project) -> None:
+    assert holding(git_objects(project.folder)) == []
+    files = [path for path in project.folder.rglob("*") if path.is_file()]
+    assert len(files) > 100
+    assert {str(path): found for path in files if (found := holding(path.read_bytes()))} == {}
+
+
+@pytest.mark.slow
+def test_tokens_of_the_environment_are_in_no_file_and_no_git_object(tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    project = make_project(tmp_path / "project")
+    (project.folder / "src/sitecustomize.py").unlink()
+    run = with_secrets(project)
     run("git", "add", "-A")
     run("git", "commit", "-qm", "start")
     run("dvc", "exp", "run", "-S", "seed=43", "split")
     run("git", "add", "-A")
     run("git", "commit", "-qm", "results")
-    objects = git_objects(project.folder)
-    assert b"seed: 43" in objects, "the experiment is recorded"
-    assert holding(objects) == []
-    files = [path for path in project.folder.rglob("*") if path.is_file()]
-    assert len(files) > 100
-    assert {str(path): found for path in files if (found := holding(path.read_bytes()))} == {}
+    assert b"seed: 43" in git_objects(project.folder), "the experiment is recorded"
+    assert_no_secret_in_files_or_objects(project)
+
+
+@pytest.fixture(scope="module")
+def shut_in(whole_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Whose heavy stages have run with tokens in the environment, without a network and a home to write to."""
+    project = copied(whole_project, tmp_path_factory.mktemp("shut in") / "project")
+    project.before = without_network()
+    project.environment = NO_HOME | SECRETS | {"HF_HUB_OFFLINE": "0" if project.before else "1"}
+    for stage in HEAVY:
+        project.remove_outputs(stage)
+        project.succeed(stage)
+    return project
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("stage", HEAVY)
+def test_a_heavy_stage_needs_no_network_and_no_home(stage: str, shut_in: Project, whole_project: Project) -> None:
+    assert shut_in.outputs(stage) == whole_project.outputs(stage)
+
+
+@pytest.mark.faults
+def test_heavy_stages_leave_tokens_in_no_file_and_no_git_object(shut_in: Project, copy: Copy) -> None:
+    project = copy(shut_in)
+    run = with_secrets(project)
+    run("dvc", "commit", "-f", *HEAVY)
+    run("git", "add", "-A")
+    run("git", "commit", "-qm", "results")
+    run("dvc", "exp", "save", "-f")
+    assert b"quantize@q8_0" in git_objects(project.folder), "dvc.lock is recorded"
+    assert_no_secret_in_files_or_objects(project)
+
+
+@pytest.mark.faults
+def test_a_tracked_training_leaves_tokens_in_no_file(tokens_project: Project, copy: Copy) -> None:
+    project = copy(tokens_project)
+    write_params(project.folder, {"tracking.wandb": "offline"})
+    project.succeed("train@sft", **SECRETS)
+    assert list((project.folder / "wandb").glob("offline-run-*"))
+    with_secrets(project)("git", "add", "-A", "-f")
+    assert_no_secret_in_files_or_objects(project)
 
 
 def without_network() -> str:
@@ -99,7 +151,7 @@ def without_network() -> str:
 def test_stages_run_without_a_network_and_without_a_home_to_write_to(tokens_project: Project, copy: Copy) -> None:
     project = copy(tokens_project)
     project.before = without_network()
-    project.environment = {"HOME": "/proc", "HF_HOME": "/proc/hf", "XDG_CACHE_HOME": "/proc/cache"}
+    project.environment = {**NO_HOME}
     if project.before:
         project.environment |= {"HF_HUB_OFFLINE": "0"}
     for stage in (*DATA_STAGES, "inspect@sft"):

@@ -48,6 +48,16 @@ def test_a_trainer_killed_at_three_random_steps(prepared: Prepare, trainers: Tra
     kill_somewhere("lora", 3, prepared, trainers, draw)
 
 
+@pytest.mark.slow
+def test_a_trainer_passes_over_a_damaged_checkpoint(prepared: Prepare, trainers: Trainers, draw: random.Random) -> None:
+    """One file of the newest, drawn, in one way; `make faults` takes each file in each way."""
+    project, whole = prepared()
+    trainers.train(project, ["signal", int(signal.SIGKILL), 10])
+    newest = checkpoints(project)[-1]
+    DAMAGES[draw.choice(sorted(DAMAGES))](draw.choice(files_of(newest)))
+    assert_ends_as_if_never_killed(project, whole, trainers, f"train: not used: {newest.relative_to(project.folder)}")
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_trainer_killed_at_thirty_random_steps(

@@ -4,6 +4,7 @@
 standard output. It runs the train stage in `folder` with `argv`, says what it has to say into `log`, and meets `fault`.
 """
 
+import fcntl
 import inspect
 import json
 import os
@@ -11,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,15 @@ import pytest
 from tests.training.test_resuming import die_after
 from tuneline.entry import run
 from tuneline.stages import train as stage
-from tuneline.training import loop, objectives, resuming  # noqa: F401  (imported before the fork)
+from tuneline.training import checkpoints, loop, objectives, resuming  # noqa: F401  (imported before the fork)
+
+# What makes the trainer survive, and how it is without
+PROTECTIONS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "manifest": lambda patch: patch.setattr(checkpoints, "damage", lambda checkpoint: None),
+    "fingerprint": lambda patch: patch.setattr(checkpoints, "fingerprint", lambda values, inputs: "0" * 16),
+    "lock": lambda patch: patch.setattr(fcntl, "flock", lambda file, operation: None),
+    "sums": lambda patch: patch.setattr(resuming.Checkpoints, "on_train_begin", lambda *args, **kwargs: None),
+}
 
 
 def serve() -> None:
@@ -60,6 +70,9 @@ def prepare(fault: list[Any]) -> None:
     match fault:
         case ["none"]:
             pass
+        case ["without", str(protection), list(other)]:
+            PROTECTIONS[protection](patch)
+            prepare(other)
         case ["signal", int(number), int(micro_batch)]:
             die_after(patch, micro_batch, lambda: os.kill(os.getpid(), number))
         case ["files", str(checkpoint), int(n_files)]:

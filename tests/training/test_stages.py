@@ -216,6 +216,25 @@ def test_the_benchmarks_loops_reach_the_same_loss(project: Path, monkeypatch: py
         Comparison([Timing(1.0, 2.0)], [Timing(1.0, 2.05)])
 
 
+def test_what_checkpoints_cost_is_measured_on_a_real_one_and_nothing_is_left(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tuneline.config.params import read_params
+    from tuneline.errors import ConfigError
+    from tuneline.training.keeping_cost import KeepingCost, measure
+
+    inspect(monkeypatch, "pretrain")
+    params, tokens = read_params(Path("params.yaml")), Path("data/tokens/pretrain")
+    before = set(project.rglob("*"))
+    cost = measure(params, "pretrain", tokens, 1)
+    assert set(project.rglob("*")) == before
+    assert cost.checkpoint_bytes > 1000
+    assert min(cost.once_seconds, cost.seal_seconds) > 0
+    with pytest.raises(ConfigError, match=r"--phase: 'dpo' is not in the recipe; choose from pretrain, sft"):
+        measure(params, "dpo", tokens, 1)
+    assert KeepingCost(once_seconds=6, seal_seconds=0.6, checkpoint_bytes=1).share(2) == pytest.approx(7.2 / 120)
+
+
 def test_wandb_works_offline_without_a_question(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inspect(monkeypatch, "pretrain")
     write_params(tracking__wandb="offline", tracking__project="tiny")

@@ -1,10 +1,14 @@
 """`make repro` ends with code 0 only when every output is in the cache."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.small_disk import small_disk
+from tests.upkeep.test_rot import flip
 
 pytestmark = pytest.mark.slow
 
@@ -60,6 +64,48 @@ def test_a_disk_that_is_full_when_dvc_stores_an_output_is_an_error_here_though_d
     assert "models/out: not in the cache" in project.tuneline("outputs", fails=True)
     assert "half-stored" in project.tuneline("clean")
     project.dvc("commit", "-f")
+    assert project.tuneline("outputs") == ""
+
+
+def test_a_full_disk_of_the_cache_is_an_error_here_and_room_and_commit_put_all_there(
+    new_project: Callable[[], Any], tmp_path: Path
+) -> None:
+    project = new_project()
+    (project.folder / "params.yaml").write_text("mode: work\nlength: 3000000\n")
+    with small_disk(tmp_path / "disk", 4_000_000) as disk:
+        project.dvc("cache", "dir", "--local", str(disk / "cache"))
+        assert "No space left on device" in project.run("bash", "-c", "dvc repro || true")
+        assert "models/out: " in project.tuneline("outputs", fails=True)
+        project.dvc("cache", "dir", "--local", str(tmp_path / "roomy"))
+        project.dvc("commit", "-f")
+        assert project.tuneline("outputs") == ""
+
+
+def test_a_flipped_bit_in_an_output_of_a_frozen_stage_is_named_also_after_dvc_has_recorded_it(
+    new_project: Callable[[], Any],
+) -> None:
+    """As in the base model, whose stage is frozen and whose files git holds. The file's time stays the old one."""
+    project = new_project()
+    pipeline = project.folder / "dvc.yaml"
+    uncached = "outs: [{models/out: {cache: false}}, {data/text: {cache: false}}]"
+    pipeline.write_text(pipeline.read_text().replace("outs: [models/out, data/text]", uncached))
+    (project.folder / ".gitignore").write_text(".checkpoints/\nstarts\n")
+    project.dvc("repro")
+    project.dvc("freeze", "work")
+    project.run("git", "add", "-A")
+    project.run("git", "commit", "-qm", "with outputs")
+    assert project.tuneline("outputs", "--frozen") == ""
+    text = project.folder / "data/text"
+    times = text.stat()
+    flip(text)
+    os.utime(text, ns=(times.st_atime_ns, times.st_mtime_ns))
+    said = "data/text: not as committed, and its stage is frozen; `git checkout -- data/text` brings it back"
+    assert said in project.tuneline("outputs", "--frozen", fails=True)
+    text.touch()
+    project.dvc("repro")
+    assert "1 files of frozen stages are not as committed" in project.tuneline("outputs", fails=True)
+    project.run("git", "checkout", "--", "data/text")
+    project.dvc("repro")
     assert project.tuneline("outputs") == ""
 
 

@@ -46,9 +46,18 @@ def fingerprint(values: Sequence[Any], inputs: Iterable[Path]) -> str:
     return _sha256(json.dumps(record, sort_keys=True).encode())[:16]
 
 
-def _own_modules() -> Iterator[tuple[str, Any]]:
-    loaded = sorted(name for name in sys.modules if name.startswith("tuneline."))
-    yield from ((name, sys.modules[name]) for name in loaded if not hasattr(sys.modules[name], "__path__"))
+def _own_modules() -> list[tuple[str, Any]]:
+    """Also the one that Python was started with, which it calls `__main__`."""
+    loaded = {_name(name, module): module for name, module in sys.modules.items()}
+    return [
+        (name, loaded[name])
+        for name in sorted(loaded)
+        if name.startswith("tuneline.") and not hasattr(loaded[name], "__path__")
+    ]
+
+
+def _name(name: str, module: Any) -> str:
+    return module.__spec__.name if name == "__main__" and module.__spec__ is not None else name
 
 
 def _files(path: Path) -> list[tuple[str, Path]]:

@@ -1,6 +1,11 @@
-"""Is every output of the stages in DVC's cache? On a full disk `dvc repro` may lose one, and still end with code 0."""
+"""What DVC lets pass: outputs that a full disk kept out of its cache, and frozen ones that changed.
+
+On a full disk `dvc repro` may lose an output, and still end with code 0. Of a frozen stage it records whatever lies
+there: a flipped bit in the base model becomes the new base model.
+"""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,3 +36,33 @@ def _missing(cache: Any, hash_info: Any) -> str | None:
     except (ValueError, KeyError, TypeError):
         return "its list of files in the cache is damaged"
     return f"{len(lost)} of {len(entries)} files are not in the cache: {', '.join(lost[:3])}" if lost else None
+
+
+def changed_frozen(repo: Repo) -> Iterator[str]:
+    """One line for each file that git holds of a frozen stage's outputs and that has other bytes now, or is gone."""
+    for stage in repo.index.stages:
+        for out in stage.outs if stage.frozen else ():
+            name = Path(out.fs_path).relative_to(repo.root_dir).as_posix()
+            for file, digest in _committed(repo, name).items():
+                if digest != _git_digest(repo, file):
+                    yield f"{file}: not as committed, and its stage is frozen; `git checkout -- {name}` brings it back"
+
+
+def _committed(repo: Repo, name: str) -> dict[str, str]:
+    """Git's digest of each file, by its path."""
+    listed = _git(repo, "ls-tree", "-r", "-z", "HEAD", "--", name)
+    entries = (line.split("\t", 1) for line in (listed or "").split("\0") if line)
+    return {file: described.split()[2] for described, file in entries}
+
+
+def _git_digest(repo: Repo, file: str) -> str | None:
+    """Of the bytes that are there: `git status` does not read a file again whose size and time are the old ones."""
+    digest = _git(repo, "hash-object", "--", file)
+    return None if digest is None else digest.strip()
+
+
+def _git(repo: Repo, *words: str) -> str | None:
+    """What git prints; None when it fails."""
+    command = ["git", *words]
+    ran = subprocess.run(command, cwd=repo.root_dir, capture_output=True, text=True, check=False)  # noqa: S603
+    return ran.stdout if ran.returncode == 0 else None
