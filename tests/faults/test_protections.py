@@ -21,7 +21,7 @@ pytestmark = pytest.mark.faults
 KILLED = ["signal", int(signal.SIGKILL), 10]
 
 
-def without(protection: str, fault: list[object] = NO_FAULT) -> list[object]:
+def without(protection: str, fault: Sequence[object] = NO_FAULT) -> list[object]:
     return ["without", protection, fault]
 
 
