@@ -1,6 +1,7 @@
 """Each of these faults does its harm when the code against it is taken out: the other tests would notice."""
 
 import signal
+from collections.abc import Sequence
 from contextlib import suppress
 
 import pytest
