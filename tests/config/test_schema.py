@@ -65,6 +65,7 @@ def test_params_cannot_be_changed(check: Check) -> None:
         ("eval.harness_tasks", "hellaswag", "eval.harness_tasks: 'hellaswag', allowed is a list"),
         ("data.sources", [], "data.sources: [], it must not be empty"),
         ("tracking.project", "", "tracking.project: '', it must not be empty"),
+        ("data.system_prompt", "", "data.system_prompt: '', it must not be empty"),
         ("train", 3, "train: 3, allowed is a section with keys"),
         ("train", None, "train: null, allowed is a section with keys"),
         ("recipe.phases", {}, "recipe.phases: {}, it must not be empty"),
@@ -82,6 +83,12 @@ def test_params_cannot_be_changed(check: Check) -> None:
 )
 def test_a_bad_value_is_one_clear_line(key: str, value: object, message: str, problem: Problem) -> None:
     assert problem({key: value}).startswith(message)
+
+
+def test_a_bad_source_is_one_problem_even_if_it_is_the_only_one(values: dict[str, Any], problem: Problem) -> None:
+    source = {**values["data"]["sources"][0], "role": "poll"}
+    message = problem({"data.sources": [source]})
+    assert message.startswith("data.sources[0].role: 'poll', allowed is pool, replay, test, benchmark")
 
 
 @pytest.mark.parametrize("value", ["all-linear", r".*\.(q|v)_proj", ["q_proj", "v_proj"]])

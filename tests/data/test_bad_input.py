@@ -350,6 +350,14 @@ def test_a_bracket_in_a_glob_stands_for_itself(tmp_path: Path) -> None:
     assert [file.label for file in found] == ["rows[1]-a.jsonl"]
 
 
+def test_two_stars_at_the_end_of_a_glob_take_every_file_below(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "deep/b.jsonl", "deep/er/c.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(GOOD)
+    found = located(str(tmp_path / "**"), "data.sources[0].path", tmp_path)
+    assert [file.label for file in found] == ["a.jsonl", "deep/b.jsonl", "deep/er/c.jsonl"]
+
+
 LINE = st.one_of(
     st.sampled_from([line for line, _, _ in BAD_LINES.values() if len(line) < 1000]),
     st.builds(lambda prompt, answer: chat(("user", prompt), ("assistant", answer)), st.text(), st.text()),

@@ -4,11 +4,12 @@ import csv
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
-from tests.data.conftest import Collected, IngestBytes
+from tests.data.conftest import Collected, IngestBytes, IngestSources, MakeSource
 from tuneline.config.schema import SourceFormat
 from tuneline.data.conversation import RowProblem, check_conversation, with_system_prompt
 from tuneline.data.formats import USED_KEYS, Content, Format, adapt
@@ -348,6 +349,7 @@ def test_the_system_prompt_fills_in_only_where_none_is_given() -> None:
     assert with_system_prompt(own, "ours") == own
     assert with_system_prompt(turns(("system", " "), ("user", "a")), "ours") == turns(("system", "ours"), ("user", "a"))
     assert with_system_prompt(turns(("system", ""), ("user", "a")), None) == asked
+    assert with_system_prompt(asked, "") == asked
 
 
 def test_rows_of_another_format_in_the_file_are_rejected_not_guessed(ingest_bytes: IngestBytes) -> None:
@@ -498,16 +500,32 @@ def test_a_column_that_nothing_reads_or_no_row_has_is_an_error(
         ingest_bytes(jsonl({"prompt": "a", "completion": "b", "a": "c"}), columns=columns, chosen="prompt_completion")
 
 
-def test_system_prompt_and_task_prefix_of_the_source_go_before_every_kind(ingest_bytes: IngestBytes) -> None:
-    options = {"system_prompt": "source's", "task_prefix": "Task: "}
-    begin = turns(("system", "source's"), ("user", "Task: a"))
-    row = {"prompt": "a", "completion": "b"}
-    (example,) = ingest_bytes(jsonl(row), **options).examples
+def test_system_prompt_and_task_prefix_go_before_every_kind(ingest_bytes: IngestBytes) -> None:
+    options = {"system_prompt": "all's", "task_prefix": "Task: "}
+    begin = turns(("system", "all's"), ("user", "Task: a"))
+    (example,) = ingest_bytes(jsonl({"prompt": "a", "completion": "b"}), **options).examples
     assert example.messages == begin + BETTER
     (pair,) = ingest_bytes(jsonl(PAIRS[0]), **options).examples
     assert pair.messages == begin
-    assert ingest_bytes(jsonl(row), system_prompt="all's").examples[0].messages[0].content == "all's"
     assert ingest_bytes(jsonl({"text": "a"}), **options).examples[0].text == "a"
+
+
+@pytest.mark.parametrize(
+    ("own", "first"),
+    [(None, ("system", "all's")), ("source's", ("system", "source's")), ("", ("user", "a"))],
+)
+def test_a_source_has_its_own_system_prompt_or_none_in_place_of_that_of_all(
+    own: str | None,
+    first: tuple[Role, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_source: MakeSource,
+    ingest_sources: IngestSources,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_bytes(jsonl({"prompt": "a", "completion": "b"}))
+    (example,) = ingest_sources(make_source(path="rows.jsonl", system_prompt=own), system_prompt="all's").examples
+    assert example.messages[:1] == turns(first)
 
 
 def test_a_web_page_gives_its_main_text_without_menu_and_footer(ingest_bytes: IngestBytes) -> None:

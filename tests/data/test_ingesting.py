@@ -3,12 +3,16 @@
 import gzip
 import json
 import tracemalloc
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from tests.data.conftest import Collected, IngestSources, MakeSource
 from tuneline.data import opening
+from tuneline.data.ingesting import IngestOutputs, ingest
+from tuneline.data.opening import Additions
+from tuneline.errors import DataError
 
 
 @pytest.fixture
@@ -45,6 +49,22 @@ def test_the_same_bytes_come_from_any_number_of_processes_and_any_size_of_parts(
         monkeypatch.setattr(opening, "_PART_CHARS", n_chars)
         again = ingest_sources(make_source(path="data/*"), n_workers=n_workers)
         assert (again, read(folder)) == (whole, expected)
+
+
+def test_a_source_that_is_missing_ends_ingest_before_a_row_of_another_is_read(
+    folder: Path, make_source: MakeSource
+) -> None:
+    read: list[str] = []
+
+    def watched(rows: Iterable[int], name: str) -> Iterable[int]:
+        read.append(name)
+        return rows
+
+    sources = (make_source("first", path="data/a.jsonl"), make_source("exam", path="exam.jsonl", role="benchmark"))
+    outputs = IngestOutputs(folder / "examples.jsonl", folder / "rejected.jsonl")
+    with pytest.raises(DataError, match=r"^exam\.jsonl: no such file; .* change data\.sources\[1\]\.path$"):
+        ingest(sources, Additions((), None, Path()), outputs, 1, watched, lambda _: None)
+    assert read == []
 
 
 def test_memory_does_not_grow_with_the_number_of_rows(

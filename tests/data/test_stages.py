@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -108,6 +109,22 @@ def test_every_row_is_accounted_for_from_the_raw_file_to_the_splits(
         [("pool", 43, "split")],
     ]
     assert "pool: format prompt_completion (found by its keys)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("run_it", "path"), [(run_clean, "in/examples.jsonl"), (run_split, "clean/examples.jsonl")])
+def test_a_stage_whose_input_no_stage_has_written_says_so_in_one_line(
+    run_it: Callable[[SimpleNamespace, pytest.MonkeyPatch], None],
+    path: str,
+    workplace: Path,
+    params: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        run_it(params, monkeypatch)
+    expected = f"error: {path}: cannot be read (No such file or directory); run the stage that writes it\n"
+    assert capsys.readouterr().err == expected
+    assert not list(workplace.rglob("*.json"))
 
 
 def test_two_runs_write_the_same_bytes(

@@ -36,7 +36,15 @@ _BOUNDS = {  # pydantic's error type -> where it keeps the bound, and its sign
 
 def explanations(error: ValidationError) -> list[str]:
     """One line per problem, in the order of the schema."""
-    return [_explain(detail) for detail in error.errors(include_url=False)]
+    details = error.errors(include_url=False)
+    return [_explain(detail) for detail in details if not _is_left_empty(detail, details)]
+
+
+def _is_left_empty(detail: ErrorDetails, details: Sequence[ErrorDetails]) -> bool:
+    """True for a list that is too short only because its bad items, which have lines of their own, do not count."""
+    location = detail["loc"]
+    inside = (other["loc"] for other in details if len(other["loc"]) > len(location))
+    return detail["type"] == "too_short" and any(other[: len(location)] == location for other in inside)
 
 
 def dotted(location: Location) -> str:

@@ -32,12 +32,15 @@ def known_role(name: str, names: dict[str, Role], place: str) -> Role:
 
 
 def with_system_prompt(messages: tuple[Message, ...], system_prompt: str | None) -> tuple[Message, ...]:
-    """The messages behind `system_prompt`, unless they begin with a system message that is not empty."""
+    """The messages behind `system_prompt`, unless they begin with a system message that is not empty.
+
+    "" puts none there, as None does.
+    """
     if messages and messages[0].role == "system":
         if messages[0].content.strip():
             return messages
         messages = messages[1:]
-    return messages if system_prompt is None else (Message("system", system_prompt), *messages)
+    return (Message("system", system_prompt), *messages) if system_prompt else messages
 
 
 def with_task_prefix(messages: tuple[Message, ...], task_prefix: str | None) -> tuple[Message, ...]:

@@ -58,8 +58,9 @@ def ingest(
     ingested = Ingested()
     with atomic_writer(outputs.examples) as kept:
         with atomic_writer(outputs.rejected) as rejected, processes(n_workers) as ordered:
-            for number, source in enumerate(sources):
-                opened = open_source(source, f"data.sources[{number}]", additions)
+            # all of them before the first row: a source that is missing says so at once, not hours later
+            found = [open_source(source, f"data.sources[{at}]", additions) for at, source in enumerate(sources)]
+            for source, opened in zip(sources, found, strict=True):
                 converted = ordered(partial(_convert, opened.adapter), opened.parts)
                 left_out: set[str] = set()
                 for _ in watched(_write(converted, kept, rejected, ingested, left_out), source.name):

@@ -31,7 +31,10 @@ def _found(path: str, key: str, folder: Path) -> list[Located]:
     fixed, pattern = _divided(Path(path))
     if not pattern:
         return [_checked(Located(fixed, ""), key, folder)]
-    matches = fixed.glob(pattern.replace("[", "[[]"))  # a bracket stands for itself, as in a path without * and ?
+    pattern = pattern.replace("[", "[[]")  # a bracket stands for itself, as in a path without * and ?
+    if pattern.endswith("**"):
+        pattern += "/*"  # before Python 3.13 a last ** finds folders only
+    matches = fixed.glob(pattern)
     found = [_relative(match, fixed) for match in matches if match.is_file()]
     found = sorted((file for file in found if not _is_hidden(file.label)), key=lambda file: file.label)
     if not found:

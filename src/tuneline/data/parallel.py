@@ -18,7 +18,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from tuneline.errors import EnvironmentProblem
+from tuneline.errors import DataError, EnvironmentProblem
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -122,8 +122,14 @@ def _in_pool(
 
 
 def line_ranges(path: Path, n_bytes: int) -> Iterator[LineRange]:
-    """The file in ranges of at least `n_bytes`, each ending behind a line feed (or with the file)."""
-    size = path.stat().st_size
+    """A stage's file in ranges of at least `n_bytes`, each ending behind a line feed (or with the file).
+
+    Raises `DataError` when there is no such file.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); run the stage that writes it") from None
     begin = 0
     with path.open("rb") as file:
         while begin < size:

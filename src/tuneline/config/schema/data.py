@@ -52,7 +52,7 @@ class SourceConfig(Strict):
     format: SourceFormat  # auto looks at the first rows' keys
     role: SourceRole  # pool: split by hash; replay: training only, for the mixture; test, benchmark: held out as given
     columns: Mapping[Text, Text]  # a key of the format -> the rows' own name for it; empty: the names are the format's
-    system_prompt: str | None  # for this source's conversations without one; null: data.system_prompt
+    system_prompt: str | None  # for this source's conversations without one; null: data.system_prompt; "": none
     task_prefix: str | None  # put before the first user message, to tell tasks apart
     weight: NotNegative | None  # share of the training rows relative to the other weighted sources; null: every row
     count: Count | None  # exactly so many training rows; more than there are repeats them; null: every row
@@ -79,5 +79,5 @@ class DataConfig(Strict):
     sources: Sources
     mixture: MixtureConfig
     meta_fields: Texts  # extra row keys that are carried to evaluation untouched
-    system_prompt: str | None  # put before every conversation that has no system message
+    system_prompt: Text | None  # put before every conversation that has no system message
     max_rejected_fraction: Fraction  # of rows read; ingest fails above it
