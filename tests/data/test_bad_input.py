@@ -116,13 +116,13 @@ def test_two_rows_with_the_same_id_are_both_kept_because_ids_come_from_content(i
 
 @pytest.mark.parametrize("extension", ["jsonl", "json", "csv", "parquet", "txt", "html", "jsonl.gz", "csv.zst"])
 def test_an_empty_file_is_an_error(extension: str, ingest_bytes: IngestBytes) -> None:
-    with pytest.raises(DataError, match=rf"^rows\.{extension}: is empty$"):
+    with pytest.raises(DataError, match=rf"^rows\.{extension}: is empty; put rows into it, or name another file$"):
         ingest_bytes(b"", extension)
 
 
 @pytest.mark.parametrize("extension", ["jsonl", "json", "txt", "html"])
 def test_a_file_of_blank_lines_is_an_error(extension: str, ingest_bytes: IngestBytes) -> None:
-    with pytest.raises(DataError, match=rf"^rows\.{extension}: holds no rows$"):
+    with pytest.raises(DataError, match=rf"^rows\.{extension}: holds no rows; put rows into it, or name another file$"):
         ingest_bytes(b"\n \n\r\n\t\n", extension)
 
 

@@ -500,6 +500,13 @@ def test_a_column_that_nothing_reads_or_no_row_has_is_an_error(
         ingest_bytes(jsonl({"prompt": "a", "completion": "b", "a": "c"}), columns=columns, chosen="prompt_completion")
 
 
+def test_columns_given_the_wrong_way_round_are_named_before_the_format_is_looked_for(ingest_bytes: IngestBytes) -> None:
+    columns = {"question": "prompt", "answer": "completion"}
+    problem = r"data\.sources\[0\]\.columns\.question: 'prompt' is in none of .*: answer, question; .* before the colon"
+    with pytest.raises(DataError, match=problem):
+        ingest_bytes(jsonl({"question": "a", "answer": "b"}), columns=columns)
+
+
 def test_system_prompt_and_task_prefix_go_before_every_kind(ingest_bytes: IngestBytes) -> None:
     options = {"system_prompt": "all's", "task_prefix": "Task: "}
     begin = turns(("system", "all's"), ("user", "Task: a"))

@@ -12,6 +12,7 @@ from tuneline.data.conversation import (
     with_task_prefix,
 )
 from tuneline.data.detecting import check_no_label
+from tuneline.data.fields import listed
 from tuneline.data.formats import USED_KEYS, Content, Format, adapt
 from tuneline.data.messages import unread_keys
 from tuneline.data.records import Example, Json, Message, Rejected, with_id
@@ -111,11 +112,20 @@ def renamed(row: dict[str, Json], columns: Mapping[str, str]) -> dict[str, Json]
     return kept | {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
 
 
-def check_columns(columns: Mapping[str, str], chosen: Format, rows: Sequence[Row], key: str) -> None:
-    """Raises `DataError` for a name that nothing reads, or that no row has; `key` is where the columns stand."""
+def check_columns_are_there(columns: Mapping[str, str], rows: Sequence[Row], key: str) -> None:
+    """Raises `DataError` for a name that no row has; `key` is where the columns stand."""
     for ours, theirs in columns.items():
+        if not any(theirs in row.value for row in rows):
+            keys = listed({name for row in rows for name in row.value})
+            raise DataError(
+                f"{key}.columns.{ours}: {theirs!r} is in none of the first rows; their keys are: {keys}; "
+                "the format's key stands before the colon, yours behind it"
+            )
+
+
+def check_columns_are_read(columns: Mapping[str, str], chosen: Format, key: str) -> None:
+    """Raises `DataError` for a name that nothing in the format reads."""
+    for ours in columns:
         if ours not in USED_KEYS[chosen]:
             allowed = ", ".join(sorted(USED_KEYS[chosen]))
             raise DataError(f"{key}.columns: {ours!r} is no key of format {chosen}; allowed: {allowed}")
-        if not any(theirs in row.value for row in rows):
-            raise DataError(f"{key}.columns.{ours}: {theirs!r} is in none of the first rows; correct or remove it")

@@ -1,5 +1,6 @@
 """Values of a row by their keys, of the type that a format expects."""
 
+from collections.abc import Iterable
 from typing import TypeAlias
 
 from tuneline.data.conversation import RowProblem
@@ -59,7 +60,7 @@ def opened_list(value: Json, place: str) -> Json:
     return opened(value, place) if isinstance(value, str) and value.lstrip()[:1] in ("[", "{") else value
 
 
-def listed(fields: Fields) -> str:
-    """Its keys, for messages: the first 12, long or unprintable ones as the beginning of an ASCII literal."""
-    shown = (key if key.isprintable() and len(key) <= _SHOWN_CHARS else f"{key!a:.{_SHOWN_CHARS}}" for key in fields)
+def listed(keys: Iterable[str]) -> str:
+    """Keys, for messages: the first 12, long or unprintable ones as the beginning of an ASCII literal."""
+    shown = (key if key.isprintable() and len(key) <= _SHOWN_CHARS else f"{key!a:.{_SHOWN_CHARS}}" for key in keys)
     return ", ".join(sorted(shown)[:12]) or "none"

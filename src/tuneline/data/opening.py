@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tuneline.config.schema import SourceConfig
-from tuneline.data.adapting import Adapter, check_columns, renamed
+from tuneline.data.adapting import Adapter, check_columns_are_read, check_columns_are_there, renamed
 from tuneline.data.detecting import count_of_format, detect
 from tuneline.data.formats import Format
 from tuneline.data.hub import read_hub
@@ -85,8 +85,9 @@ def _opened(
     files: str,
 ) -> Opened:
     rows = [row for _, row in first if isinstance(row, Row)]
+    check_columns_are_there(source.columns, rows, key)  # first: without them the rows fit no format
     chosen, n_fitting, how = _format(source, first, rows)
-    check_columns(source.columns, chosen, rows, key)
+    check_columns_are_read(source.columns, chosen, key)
     system_prompt = additions.system_prompt if source.system_prompt is None else source.system_prompt
     adapter = Adapter(
         source=source.name,

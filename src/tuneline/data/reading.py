@@ -17,6 +17,8 @@ from tuneline.errors import DataError
 
 EXTENSIONS = (".jsonl", ".json", ".csv", ".parquet", ".txt", ".html", ".htm")  # each also with .gz or .zst behind it
 
+_FIX = "put rows into it, or name another file"
+
 
 def read_rows(path: Path) -> Iterator[Row | BadRow]:
     """Every row of the file, in order, one at a time; blank lines are no rows. What a row is:
@@ -32,7 +34,7 @@ def read_rows(path: Path) -> Iterator[Row | BadRow]:
         n_rows += 1
         yield row
     if n_rows == 0:
-        raise DataError(f"{path}: holds no rows")
+        raise DataError(f"{path}: holds no rows; {_FIX}")
 
 
 def _rows(path: Path) -> Iterator[Row | BadRow]:
@@ -60,4 +62,4 @@ def _check_is_file(path: Path) -> None:
     if not path.is_file():
         raise DataError(f"{path}: is no file; data.sources[].path names one file, or several with * and ?")
     if path.stat().st_size == 0:
-        raise DataError(f"{path}: is empty")
+        raise DataError(f"{path}: is empty; {_FIX}")
