@@ -147,6 +147,7 @@ def test_what_an_earlier_list_left_behind_is_not_packaged(
         shutil.copyfile(file, tmp_path / f"gguf/{name}.gguf")
     names = ("ingest_report", "clean_report", "split_report", "train_report", "evaluated", "merge_report")
     paths = {name: tmp_path / f"reports/{name.removesuffix('_report')}.json" for name in names}
+    paths["evaluated_merged"] = tmp_path / "reports/merged.json"
     paths |= dict.fromkeys(("sources", "augment_report", "clean_augmented_report"), tmp_path / "none")
     paths |= {"verified": tmp_path / "reports/verified", "params": tmp_path / "params.yaml", "gguf": tmp_path / "gguf"}
     paths |= {name: getattr(inputs, name) for name in ("raw", "data", "base", "adapter", "merged")}
@@ -175,7 +176,7 @@ def test_unpinned_base_is_not_packaged(q8_0: Path, inputs: "Inputs", tmp_path: P
 def test_missing_report_says_which(tmp_path: Path) -> None:
     from tuneline.export.package import read_reports
 
-    names = ("ingest", "clean", "split", "train", "evaluated", "merge", "verified")
+    names = ("ingest", "clean", "split", "train", "evaluated", "merge", "merged", "verified")
     paths: dict[str, Any] = {name: tmp_path / f"{name}.json" for name in names}
     for path in paths.values():
         path.write_text("{}")
