@@ -3,6 +3,7 @@
 import json
 import shutil
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -50,14 +51,25 @@ def test_the_deployable_folder_is_complete(experiment: Path) -> None:
     assert (deploy / "README.md").exists()
 
 
+_PARSE = """
+import time
+from dvc.utils.serialize import load_yaml
+started = time.perf_counter()
+load_yaml("dvc.lock")
+print(time.perf_counter() - started)
+"""
+
+
 def test_repeating_does_nothing_and_is_quick(run: Run) -> None:
-    seconds = []
+    """Beside what DVC needs to read dvc.lock once, on the same machine: it spends its time reading YAML."""
+    seconds, parsing = [], []
     for _ in range(3):
+        parsing.append(float(run(sys.executable, "-c", _PARSE).stdout))
         start = time.perf_counter()
         result = run("dvc", "repro")
         seconds.append(time.perf_counter() - start)
         assert "up to date" in result.stdout
-    assert statistics.median(seconds) < 4.0  # 1.5 s on an idle machine; reports/benchmarks.md has the measurement
+    assert statistics.median(seconds) < 20 * statistics.median(parsing)  # 8 to 10; seconds are in reports/benchmarks.md
 
 
 def test_summary_shows_every_model(run: Run) -> None:

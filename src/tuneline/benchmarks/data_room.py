@@ -72,9 +72,9 @@ def clean_figures(rules: Rules, sizes: Sizes, folder: Path) -> Figures:
 def near_duplicate_figures(rules: Rules, sizes: Sizes, folder: Path, datatrove: Path | None) -> Figures:
     """From rows on disk to the set of duplicates, on the same rows; ratios of the medians.
 
-    Each runs in one process, ours with two workers as well. It also writes the rows that are left. `datatrove` is the
-    interpreter of an environment with that library; None: it is not measured. Its figure is per core: its tasks share
-    out whole files, and these rows are in one. datasketch has no processes.
+    Each runs in one process, ours with two workers as well (whose processor time nobody sums). It also writes the rows
+    that are left. `datatrove` is the interpreter of an environment with that library; None: it is not measured. Its
+    figure is per core: its tasks share out whole files, and these rows are in one. datasketch has no processes.
     """
     near = rules.near
     with _rows_file(sizes.n_peer_rows, folder) as path, _scratch(folder) as out:
@@ -88,15 +88,10 @@ def near_duplicate_figures(rules: Rules, sizes: Sizes, folder: Path, datatrove: 
     for name, taken in seconds.items():
         figures[f"near_rows_per_s_{name}"] = sizes.n_peer_rows / taken
         figures[f"near_n_duplicates_{name}"] = _number(outputs[name], "n_rejected", "n_duplicates")
-    return figures | _ratios("speed", seconds) | _ratios("cpu", cpu_seconds)
-
-
-def _ratios(what: str, seconds: Mapping[str, float]) -> Figures:
-    """How many times ours, with one worker and with two, fits into the time of each other library."""
-    others = [name for name in seconds if not name.startswith("tuneline")]
-    figures: Figures = {f"near_{what}_ratio_to_{name}": seconds[name] / seconds["tuneline"] for name in others}
-    for name in others:
-        figures[f"near_{what}_ratio_of_2_workers_to_{name}"] = seconds[name] / seconds["tuneline_2_workers"]
+    for name in (name for name in runs if not name.startswith("tuneline")):
+        figures[f"near_speed_ratio_to_{name}"] = seconds[name] / seconds["tuneline"]
+        figures[f"near_speed_ratio_of_2_workers_to_{name}"] = seconds[name] / seconds["tuneline_2_workers"]
+        figures[f"near_cpu_ratio_to_{name}"] = cpu_seconds[name] / cpu_seconds["tuneline"]
     return figures
 
 

@@ -21,7 +21,9 @@ class Measured:
     """One run, from the start of the process to its end."""
 
     seconds: float
-    cpu_seconds: float  # of all its processes, in user and kernel mode: steadier than seconds on a busy machine
+    # Of the process and those that it waited for, in user and kernel mode: steadier than seconds on a busy machine.
+    # Workers that a fork server started are not among them.
+    cpu_seconds: float
     peak_bytes: int  # proportional set size (PSS) of all processes at one time; 0 where it was not sampled
     output: dict[str, Json]  # the last line that it printed
 
