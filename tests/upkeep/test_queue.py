@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -111,7 +112,8 @@ def queue(new_project: Callable[[], Any]) -> Iterator[Queue]:
     yield queue
     (queue.folder / "hold").unlink(missing_ok=True)
     for pid in queue.workers():
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # one that had nothing left to do ends by itself
+            os.kill(pid, signal.SIGKILL)
 
 
 def working_in(folder: Path) -> list[int]:
