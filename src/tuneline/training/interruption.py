@@ -22,13 +22,17 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """SIGTERM and Ctrl-C ask for an end after the step at hand; a second one ends at once."""
+    """SIGTERM and Ctrl-C ask for an end after the step at hand; Ctrl-C after that ends at once.
+
+    Another SIGTERM asks for nothing more: as a parent dies, Linux sends one for each of its threads.
+    """
     request = StopRequest()
 
     def ask(number: int, _frame: FrameType | None) -> None:
-        if request.name is not None:
+        if request.name is None:
+            request.name = signal.Signals(number).name
+        elif number == signal.SIGINT:
             raise KeyboardInterrupt
-        request.name = signal.Signals(number).name
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
