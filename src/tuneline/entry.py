@@ -77,11 +77,12 @@ def _tell(reason: str) -> int:
 
 def _drop_output() -> None:
     """What cannot be written is not tried again by the interpreter as it exits: it would complain."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    with Path(os.devnull).open("wb") as nowhere:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:
+                os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _is_unread(stream: TextIO) -> bool:
