@@ -14,7 +14,8 @@ from tuneline.config.schema import PiiRuleConfig
 from tuneline.data.addresses import Span, find_emails, find_ipv4, find_ipv6
 from tuneline.data.credentials import find_passwords, find_tokens
 from tuneline.data.finding import Changed, Finding, Rule, each
-from tuneline.data.identifiers import find_cards, find_ibans, find_national_ids
+from tuneline.data.identifiers import find_cards, find_ibans
+from tuneline.data.national_ids import find_national_ids
 from tuneline.data.phones import find_phones
 from tuneline.data.records import Example, Json, Message, ToolCall, contents, with_contents, with_id
 from tuneline.data.signs import NO_SIGN, Signs, number_regions, signs
