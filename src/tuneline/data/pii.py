@@ -24,6 +24,8 @@ PiiKind = Literal["email", "phone", "ip", "card", "iban", "national_id", "secret
 PII_KINDS: tuple[PiiKind, ...] = get_args(PiiKind)
 PiiSpan = tuple[PiiKind, int, int]  # offsets of the first character and behind the last one
 
+_CHARS_BEHIND = 2000  # an excerpt, masked with it: what is cut by the excerpt's end is whole there
+
 # Where two kinds claim the same characters, the one with the stricter form has them.
 _PRECEDENCE: tuple[PiiKind, ...] = ("secret", "email", "iban", "card", "national_id", "ip", "phone")
 
@@ -48,6 +50,11 @@ def find(text: str, kinds: Sequence[PiiKind] = PII_KINDS) -> list[PiiSpan]:
 def mask(text: str) -> str:
     """The text with a placeholder for everything of any kind."""
     return _settled(text, PII_KINDS, Counter())
+
+
+def excerpt(text: str, n_chars: int) -> str:
+    """The beginning of the text, masked before it is cut: of half an address nothing tells what it is."""
+    return mask(text[: n_chars + _CHARS_BEHIND])[:n_chars]
 
 
 def placeholder(kind: PiiKind) -> str:
