@@ -63,6 +63,8 @@ raw: setup ## Write data/raw/text_to_sql again (the same bytes)
 .PHONY: base
 base: setup ## Rebuild the embedded base model (about an hour on two cores)
 	cd models/base && dvc unfreeze anneal && { dvc repro; status=$$?; dvc freeze anneal; exit $$status; }
+	tuneline pin sqlama
+	tuneline params
 
 .PHONY: wiring
 wiring: setup ## Write the code dependencies of each stage into dvc.yaml

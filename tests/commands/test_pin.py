@@ -1,5 +1,6 @@
 """`tuneline pin`, against a stand-in for the hub's API on this machine."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -121,9 +122,40 @@ def test_a_model_file_that_lacks_a_key_is_refused(text: str, conf: Path) -> None
         pin.execute(Namespace(conf=conf, name="own", endpoint=None))
 
 
-def test_a_local_model_is_refused(conf: Path) -> None:
-    with pytest.raises(ConfigError, match="is a folder, which DVC hashes; only hub models are pinned"):
+def local_model(conf: Path) -> Path:
+    """The folder that conf/model/sqlama.yaml names, beside this conf."""
+    folder = conf.parent / "models/base/sqlama"
+    (folder / "part").mkdir(parents=True)
+    for name in ("model.safetensors", "part/config.json", ".gitignore"):
+        (folder / name).write_text(name)
+    return folder
+
+
+def test_pin_writes_the_hash_of_each_file_of_a_folder_and_leaves_the_rest(conf: Path) -> None:
+    path = conf / "model" / "sqlama.yaml"
+    folder = local_model(conf)
+    before = OmegaConf.load(path)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for content in ("model.safetensors", "another"):
+        (folder / "model.safetensors").write_text(content)
         pin.execute(Namespace(conf=conf, name="sqlama", endpoint=None))
+        after = OmegaConf.load(path)
+        assert after.sha256 == {
+            "model.safetensors": hashlib.sha256(content.encode()).hexdigest(),
+            "part/config.json": hashlib.sha256(b"part/config.json").hexdigest(),
+        }
+        assert {**after, "sha256": None} == {**before, "sha256": None}
+    written = path.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line not in written] == [
+        line for line in lines if re.search("[0-9a-f]{64}", line)
+    ]
+
+
+def test_a_folder_without_weights_is_refused(conf: Path) -> None:
+    before = (conf / "model" / "sqlama.yaml").read_bytes()
+    with pytest.raises(ConfigError, match="models/base/sqlama: no model folder with safetensors"):
+        pin.execute(Namespace(conf=conf, name="sqlama", endpoint=None))
+    assert (conf / "model" / "sqlama.yaml").read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["qwen3_8", "../model/qwen3_8b", "qwen3_8b.yaml"])
@@ -136,3 +168,9 @@ def test_a_file_without_a_revision_line_is_refused() -> None:
     for text in ("name: x\n", "revision: null\nrevision: null\n", "model:\n  revision: null\n"):
         with pytest.raises(ConfigError, match=r"lines `revision: \.\.\.`, allowed is one"):
             pin.with_revision(text, COMMIT, Path("x.yaml"))
+
+
+def test_a_file_without_a_line_for_hashes_is_refused() -> None:
+    for text in ("name: x\n", "sha256: null\nsha256: null\n", "model:\n  sha256: null\n"):
+        with pytest.raises(ConfigError, match=r"lines `sha256: \.\.\.`, allowed is one"):
+            pin.with_digests(text, {}, Path("x.yaml"))

@@ -18,6 +18,7 @@ HUB_MODEL = {
     "model.name_or_path": "Org/Big-1.0",
     "model.tracked_path": "conf/model/big.yaml",
     "model.revision": COMMIT,
+    "model.sha256": None,
     "recipe.phases.sft.init": "conf/model/big.yaml",
 }
 CUDA = {"hardware.device": "cuda", "hardware.memory_gib": 24.0, "hardware.precision": "bf16"}
@@ -121,6 +122,12 @@ def test_allowed(changes: dict[str, Any], check: Check) -> None:
 REFUSED = {
     "hub model without revision": ({**HUB_MODEL, "model.revision": None}, "model.revision: null"),
     "revision of a folder": ({"model.revision": COMMIT}, "model.revision: '0123"),
+    "folder without hashes": ({"model.sha256": None}, "model.sha256: null, allowed for a folder has the hash of each"),
+    "folder with no hash": ({"model.sha256": {}}, "model.sha256: {}, allowed for a folder has the hash of each"),
+    "hub model with hashes": (
+        {**HUB_MODEL, "model.sha256": {"config.json": 64 * "0"}},
+        "model.sha256: {'config.json': '000",
+    ),
     "hub model watched elsewhere": (
         {**HUB_MODEL, "model.name": "other"},
         "model.tracked_path: 'conf/model/big.yaml', allowed is conf/model/other.yaml",

@@ -100,6 +100,7 @@ def model_config(folder: Path) -> ModelConfig:
         name="tiny",
         name_or_path=str(folder),
         revision=None,
+        sha256=None,
         tracked_path=str(folder),
         trust_remote_code=False,
         licence="apache-2.0",

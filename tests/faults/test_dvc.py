@@ -1,4 +1,7 @@
-"""DVC killed or interrupted while its trainer works, two trainers at once: one trains at a time, nothing is lost."""
+"""DVC killed or interrupted while its trainer works, two trainers at once: one trains at a time, nothing is lost.
+
+And a plain `dvc repro` on a base model that is not the pinned one.
+"""
 
 import os
 import signal
@@ -12,7 +15,7 @@ import pytest
 
 from tests.faults.project import Project, base_environment
 from tests.faults.test_kills import assert_nobody_goes_on
-from tests.faults.trainers import NO_FAULT, Prepare, Trainers, checkpoints
+from tests.faults.trainers import NO_FAULT, Prepare, Trainers, assert_ends_as_if_never_killed, checkpoints
 from tuneline.training.checkpoints import damage
 
 PATIENCE_S = 240
@@ -38,12 +41,12 @@ def has_saved(project: Project) -> bool:
     return any(damage(checkpoint) is None for checkpoint in checkpoints(project))
 
 
-def start_repro(project: Project, log: Path) -> "subprocess.Popen[str]":
+def start_repro(project: Project, log: Path, command: tuple[str, ...] = REPRO) -> "subprocess.Popen[str]":
     """In a group of processes of its own; what it says goes to a file, which a trainer that is left may hold."""
     environment = base_environment() | {"DVC_NO_ANALYTICS": "1"}
     with log.open("w") as said:
         return subprocess.Popen(
-            REPRO, cwd=project.folder, env=environment, stdout=said, stderr=said, text=True, start_new_session=True
+            command, cwd=project.folder, env=environment, stdout=said, stderr=said, text=True, start_new_session=True
         )
 
 
@@ -85,3 +88,39 @@ def test_a_second_trainer_is_refused_and_told_of_the_first_which_goes_on(prepare
         told, _ = first.communicate()
         assert first.returncode == 0, told
     assert project.outputs("train@sft") == whole
+
+
+def flip(path: Path) -> bytes:
+    """One bit in the middle; returns what was there."""
+    whole = path.read_bytes()
+    data = bytearray(whole)
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    return whole
+
+
+def assert_refused_by_dvc_repro(project: Project, stage: str, name: str, log: Path) -> None:
+    with start_repro(project, log, (sys.executable, "-m", "dvc", "repro", "-s", stage)) as dvc:
+        assert dvc.wait(PATIENCE_S) != 0
+    errors = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, log.read_text()
+    assert errors[0].startswith(f"error: models/base/sqlama/{name}: sha256 ")
+    assert "`git checkout -- models/base/sqlama` (or `dvc checkout`) brings back what was pinned" in errors[0]
+    assert project.outputs(stage) == {}
+
+
+@pytest.mark.faults
+def test_plain_dvc_repro_refuses_a_base_with_a_flipped_bit_and_goes_on_with_the_pinned_one(
+    prepared: Prepare, trainers: Trainers, tmp_path: Path
+) -> None:
+    """The base is the output of a frozen stage: DVC takes what lies there for what belongs there."""
+    project, whole = prepared()
+    path = project.folder / "models/base/sqlama/model.safetensors"
+    before = flip(path)
+    for stage in ("train@sft", "inspect@sft"):  # in this order: DVC removes the outputs of a stage that it begins
+        assert_refused_by_dvc_repro(project, stage, path.name, tmp_path / "said")
+    path.write_bytes(before)
+    project.succeed("inspect@sft")
+    assert_ends_as_if_never_killed(project, whole, trainers)
+    flip(path)
+    assert_refused_by_dvc_repro(project, "merge", path.name, tmp_path / "said")

@@ -8,6 +8,7 @@ import pytest
 
 from tests.faults.conftest import Copy
 from tests.faults.project import Project, write_params
+from tests.faults.test_dvc import flip
 from tests.faults.test_kills import (
     assert_absent_or_whole,
     assert_nobody_goes_on,
@@ -79,6 +80,15 @@ def test_without_a_watch_on_their_parent_workers_go_on_behind_a_killed_stage(lar
     killed_while_others_work_for_it(large_project, "ingest", 3, 0.2)
     with pytest.raises(AssertionError):
         assert_nobody_goes_on(large_project, patience_s=5)
+
+
+def test_without_the_hashes_of_the_base_a_flipped_bit_in_it_is_trained_on(prepared: Prepare) -> None:
+    project, whole = prepared()
+    flip(project.folder / "models/base/sqlama/model.safetensors")
+    take_out(project, "model/loading.py", "        check_pinned(model)\n", "")
+    project.succeed("train@sft")
+    assert project.outputs("train@sft").keys() == whole.keys()
+    assert project.outputs("train@sft") != whole
 
 
 IN_PLACE = {

@@ -10,6 +10,7 @@ from tests.faults.project import Project, write_params
 from tests.faults.trainers import Prepare, Trainers, assert_ends_as_if_never_killed, checkpoints
 from tests.small_disk import fill, small_disk
 from tuneline.errors import EnvironmentProblem
+from tuneline.model.pinned import folder_digests
 from tuneline.shortage import out_of_memory_names, shortage
 from tuneline.training.checkpoints import damage
 
@@ -105,6 +106,7 @@ def test_a_nan_in_the_base_model_ends_the_stage_at_its_first_step(
     spoilt = tensors[name].clone()
     spoilt[0] = float("nan")
     save_file(tensors | {name: spoilt}, weights, metadata={"format": "pt"})
+    write_params(project.folder, {"model.sha256": dict(folder_digests(weights.parent))})  # as if it came like that
     assert_refused_at_a_step(project, trainers, range(1, 2))
 
 

@@ -1,6 +1,8 @@
 """Loading: what is incomplete, foreign or absent is refused in one line."""
 
+import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -8,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tuneline.config.schema import ModelConfig
 from tuneline.errors import EnvironmentProblem, ModelError
 
 pytestmark = pytest.mark.slow
@@ -46,6 +49,66 @@ def test_an_unreachable_hub_is_one_line_that_says_how_to_fetch(
             load()
         assert "hf download nobody/nothing" in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def pinned(tiny: ModuleType, folder: Path) -> ModelConfig:
+    from tuneline.model.pinned import folder_digests
+
+    config: ModelConfig = tiny.model_config(tiny.save_base(folder))
+    return config.model_copy(update={"sha256": folder_digests(folder)})
+
+
+def every_way_to_read(tiny: ModuleType, config: ModelConfig) -> list[Callable[[], Any]]:
+    from tuneline.export.combine import base_folder
+    from tuneline.model import loading
+
+    tokenizer = loading.load_tokenizer_from(Path(config.name_or_path))
+    return [
+        lambda: loading.load_tokenizer(config),
+        lambda: loading.load_config(config),
+        lambda: loading.load_base(config, tiny.hardware(), None),
+        lambda: loading.load_base_for_training(config, tiny.hardware(), None, "adapter"),
+        lambda: loading.stop_token_ids(config, tokenizer),
+        lambda: base_folder(config),
+    ]
+
+
+def test_a_base_that_is_as_pinned_is_read(tiny: ModuleType, tmp_path: Path) -> None:
+    config = pinned(tiny, tmp_path)
+    (tmp_path / ".gitignore").write_text("")  # git's, and no part of the model
+    for read in every_way_to_read(tiny, config):
+        read()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_flipped_bit_in_any_file_of_a_pinned_base_is_refused_whatever_is_read(
+    name: str, tiny: ModuleType, tmp_path: Path
+) -> None:
+    config = pinned(tiny, tmp_path)
+    reads = every_way_to_read(tiny, config)
+    path = tmp_path / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    found, expected = hashlib.sha256(data).hexdigest(), (config.sha256 or {})[name]
+    said = f"{path}: sha256 {found[:12]}..., model.sha256 says sha256 {expected[:12]}...; `git checkout -- {tmp_path}`"
+    for read in reads:
+        with pytest.raises(ModelError, match=re.escape(said)) as caught:
+            read()
+        assert "`tuneline pin tiny`, then `make params`" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_too_few_or_too_many_in_a_pinned_base_is_refused(tiny: ModuleType, tmp_path: Path) -> None:
+    from tuneline.model.loading import load_tokenizer
+
+    config = pinned(tiny, tmp_path)
+    (tmp_path / "generation_config.json").rename(tmp_path / "other.json")
+    with pytest.raises(ModelError, match=r"generation_config\.json: no such file, model\.sha256 says sha256"):
+        load_tokenizer(config)
+    (tmp_path / "generation_config.json").hardlink_to(tmp_path / "other.json")
+    with pytest.raises(ModelError, match=r"other\.json: sha256 \w+\.\.\., model\.sha256 says no such file"):
+        load_tokenizer(config)
 
 
 def test_a_tokenizer_without_chat_template_is_refused(tiny: ModuleType, tmp_path: Path) -> None:

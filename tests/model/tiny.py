@@ -127,6 +127,7 @@ def model_config(folder: Path, revision: str | None = None, kwargs: dict[str, An
         name="tiny",
         name_or_path=str(folder),
         revision=revision,
+        sha256=None,
         tracked_path=str(folder),
         trust_remote_code=False,
         licence="apache-2.0",

@@ -6,12 +6,10 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,11 @@ import yaml
 
 from tests.export.conftest import PEFT_WARNING
 from tests.serving.conftest import write_package
+from tests.sshd import Sshd, running_sshd
 from tuneline.serving.integrity import verify_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(PEFT_WARNING)]
 
-SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
 ARTIFACTS = "artifacts:\n  deploy:\n    path: models/deploy\n    type: model\n"
 IDENTITY = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in
             (("NAME", "test"), ("EMAIL", "test@example.org"))}  # fmt: skip
@@ -217,52 +215,14 @@ def test_what_cannot_be_fetched_is_one_line(repo: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def sshd(tmp_path: Path) -> Iterator[tuple[int, Path]]:
-    """Port and the client's key of a server on loopback, with host key and settings of its own."""
-    if SSHD is None or find_spec("dvc_ssh") is None:
-        pytest.skip("no sshd (apt-get install openssh-server) or no dvc-ssh (pip install 'tuneline[ssh]')")
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # sshd wants it, an init system would have made it
-    for name in ("host", "client"):
-        run(tmp_path, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", name)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    settings = [
-        f"Port {port}",
-        "ListenAddress 127.0.0.1",
-        f"HostKey {tmp_path}/host",
-        f"AuthorizedKeysFile {tmp_path}/client.pub",
-        f"PidFile {tmp_path}/pid",
-        "StrictModes no",
-        "UsePAM no",
-        "PasswordAuthentication no",
-        "PermitRootLogin prohibit-password",
-        "Subsystem sftp internal-sftp",
-    ]
-    (tmp_path / "sshd_config").write_text("\n".join(settings) + "\n")
-    command = [SSHD, "-D", "-e", "-f", str(tmp_path / "sshd_config")]
-    with (tmp_path / "sshd.log").open("w") as log, subprocess.Popen(command, stderr=log) as server:
-        wait_for(port)
-        yield port, tmp_path / "client"
-        server.terminate()
+def sshd(tmp_path: Path) -> Iterator[Sshd]:
+    with running_sshd(tmp_path / "server") as server:
+        yield server
 
 
-def wait_for(port: int) -> None:
-    for _ in range(100):
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=1):
-                return
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError(f"nothing listens on {port}")
-
-
-def test_tags_are_deployed_and_rolled_back_over_ssh(
-    sshd: tuple[int, Path], shipped: tuple[Path, Path], tmp_path: Path
-) -> None:
-    port, key = sshd
-    url = f"ssh://{getpass.getuser()}@127.0.0.1:{port}{tmp_path}/store"
-    repo = repository(tmp_path / "repo", shipped, url, keyfile=str(key))
+def test_tags_are_deployed_and_rolled_back_over_ssh(sshd: Sshd, shipped: tuple[Path, Path], tmp_path: Path) -> None:
+    url = f"ssh://{getpass.getuser()}@127.0.0.1:{sshd.port}{tmp_path}/store"
+    repo = repository(tmp_path / "repo", shipped, url, keyfile=str(sshd.key))
     assert list((tmp_path / "store").rglob("*.dir")), "pushed over the wire"
     check_there_and_back(repo, shipped, tmp_path / "to")
 

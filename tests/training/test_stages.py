@@ -14,6 +14,7 @@ import pytest
 from tuneline.data.record_files import write_examples
 from tuneline.data.records import Message, make_example
 from tuneline.errors import EnvironmentProblem
+from tuneline.model.pinned import folder_digests
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +44,7 @@ def write_params(**changed: Any) -> None:
     params: Any = OmegaConf.load(ROOT / "params.yaml")
     folder = "models/base/tiny"
     params.model.update(name="tiny", name_or_path=folder, tracked_path=folder, max_position_embeddings=512)
+    params.model.sha256 = dict(folder_digests(Path(folder)))
     params.model.chat_template_kwargs = {}
     short = {"num_train_epochs": 1.0, "max_steps": -1, "learning_rate": 3e-3, "max_length": 64, "packing": True}
     params.recipe = {

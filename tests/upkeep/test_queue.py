@@ -13,6 +13,7 @@ import pytest
 
 from tuneline.commands.queue import account
 from tuneline.errors import ConfigError
+from tuneline.upkeep import queue as module
 from tuneline.upkeep.queue import Experiment, State, choose, hindrance, told
 
 PATIENCE_S = 120
@@ -65,6 +66,15 @@ def test_the_reason_is_the_line_that_tells_most(log: str, line: str, tmp_path: P
 def test_a_cache_whose_name_dvc_cannot_write_is_named_before_experiments_fail(cache: str, n_lines: int) -> None:
     repo = SimpleNamespace(cache=SimpleNamespace(local_cache_dir=cache))
     assert [line.startswith(f"{cache}: not ASCII") for line in hindrance(repo)] == [True] * n_lines
+
+
+def test_a_task_that_a_worker_is_about_to_begin_is_not_called_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(**arguments: Any) -> Any:
+        return SimpleNamespace(active=lambda: {"w": []}, reserved=lambda: {"w": [{"id": "7"}]})
+
+    monkeypatch.setattr(module, "living_workers", lambda queue: [1])
+    found = module._Workers(SimpleNamespace(celery=SimpleNamespace(control=SimpleNamespace(inspect=asked))))
+    assert (found.all_answered, found.task_ids) == (True, {"7"})
 
 
 class Queue:
@@ -191,3 +201,41 @@ def test_an_experiment_that_never_reached_the_queue_is_counted_and_can_be_put_th
     ref = experiment_ref(queue, "lost")
     queue.project.run("git", "update-ref", "-d", ref)
     assert queue.status()[0] == "1 queued = 0 succeeded + 1 failed + 0 waiting + 0 running"
+
+
+@pytest.mark.slow
+def test_an_experiment_that_an_ending_worker_took_and_dropped_is_told_from_one_that_died_and_goes_on(
+    queue: Queue,
+) -> None:
+    """What such a worker leaves: the message is taken, and that is all."""
+    queue.put("dropped", "work")
+    broker = queue.folder / ".dvc/tmp/exps/celery/broker"
+    (broker / "processed").mkdir(exist_ok=True)
+    for message in (broker / "in").iterdir():
+        message.rename(broker / "processed" / message.name)
+    lines = queue.status()
+    assert lines[0] == "1 queued = 0 succeeded + 1 failed + 0 waiting + 0 running"
+    assert "failed     dropped  its worker ended before it began" in lines
+    queue.project.tuneline("queue", "requeue", "--failed")
+    queue.start(1)
+    queue.until("1 queued = 1 succeeded + 0 failed + 0 waiting + 0 running")
+
+
+@pytest.mark.slow
+def test_the_pool_of_a_worker_that_ends_drops_what_it_has_not_begun() -> None:
+    """The cause of it: the day this fails, Celery keeps its tasks, and nothing is dropped any more."""
+    from threading import Event, Thread
+
+    from celery.concurrency.thread import TaskPool  # type: ignore[import-untyped]
+
+    pool, may_end = TaskPool(limit=1), Event()
+    pool.on_apply(may_end.wait, args=(PATIENCE_S,), callback=print, accept_callback=lambda *_: None)
+    taken = pool.on_apply(print, args=("begun",), callback=print, accept_callback=lambda *_: None)
+    end = Thread(target=pool.on_stop)
+    end.start()
+    deadline = time.monotonic() + 10
+    while not taken.f.cancelled() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    may_end.set()
+    end.join()
+    assert taken.f.cancelled()

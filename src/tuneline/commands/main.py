@@ -28,7 +28,9 @@ COMMANDS = (
     Command("deploy", "fetch a packaged model of a git revision, or go back to one", "tuneline.commands.deploy"),
     Command("serve", "llama.cpp's server on a packaged model", "tuneline.commands.serve"),
     Command("chat", "talk to a packaged model", "tuneline.commands.chat"),
-    Command("pin", "write a hub model's current commit into its conf file", "tuneline.commands.pin"),
+    Command(
+        "pin", "write what pins a model into its conf file: its commit, or its files' hashes", "tuneline.commands.pin"
+    ),
     Command("benchmark-data", "speed, memory and findings of the data room", "tuneline.commands.benchmark_data"),
     Command("benchmark-training", "speed of training against a plain loop", "tuneline.commands.benchmark_training"),
     Command("benchmark-quantize", "the quantise stage against a bare call", "tuneline.commands.benchmark_quantize"),

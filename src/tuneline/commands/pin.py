@@ -1,15 +1,19 @@
-"""Pin a hub model: the commit that its main branch has now goes into conf/model/NAME.yaml."""
+"""Pin a model in conf/model/NAME.yaml: a hub model by the commit of its main branch, a folder by its files' hashes."""
 
 import argparse
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from tuneline.config.explain import did_you_mean
 from tuneline.config.params import read_values
 from tuneline.errors import ConfigError, EnvironmentProblem
+from tuneline.model.pinned import folder_digests
 from tuneline.output import write_text
 
 _REVISION_LINE = re.compile(r"^revision:[ \t]*[^\s#]+[ \t]*(?P<comment>#.*)?$", re.MULTILINE)
+_DIGESTS_LINES = re.compile(r"^sha256:[^\n#]*(?P<comment>#[^\n]*)?\n(?:[ \t]+[^\n]*\n)*", re.MULTILINE)
+_COMMENT_COLUMN = 33
 _TIMEOUT_S = 20.0
 
 
@@ -22,10 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> None:
     """Ask, write, say what to do next."""
     path = _model_file(arguments.conf, arguments.name)
-    repo = _hub_id(path)
-    revision = hub_commit(repo, arguments.endpoint)
-    write_text(path, with_revision(path.read_text(encoding="utf-8"), revision, path))
-    print(f"{path}: revision {revision} of {repo}; now run `make params`")
+    text = path.read_text(encoding="utf-8")
+    name, is_folder = _named(path)
+    if is_folder:
+        digests = folder_digests(_folder(arguments.conf.parent, name))
+        write_text(path, with_digests(text, digests, path))
+        print(f"{path}: the hashes of {len(digests)} files in {name}; now run `make params`")
+    else:
+        revision = hub_commit(name, arguments.endpoint)
+        write_text(path, with_revision(text, revision, path))
+        print(f"{path}: revision {revision} of {name}; now run `make params`")
 
 
 def hub_commit(repo: str, endpoint: str | None) -> str:
@@ -64,6 +74,22 @@ def with_revision(text: str, revision: str, path: Path) -> str:
     return _REVISION_LINE.sub(f"revision: {revision}  {comment}", text)
 
 
+def with_digests(text: str, digests: Mapping[str, str], path: Path) -> str:
+    """`text` with its hashes changed and everything else, comments included, as it was."""
+    found = list(_DIGESTS_LINES.finditer(text))
+    if len(found) != 1:
+        raise ConfigError(f"{path}: {len(found)} lines `sha256: ...`, allowed is one; add `sha256: null`")
+    comment = found[0]["comment"] or f"# of each file; `tuneline pin {path.stem}` writes them anew"
+    lines = [f"{'sha256:':<{_COMMENT_COLUMN}}{comment}", *(f"  {name}: {digest}" for name, digest in digests.items())]
+    return text[: found[0].start()] + "\n".join(lines) + "\n" + text[found[0].end() :]
+
+
+def _folder(root: Path, name: str) -> Path:
+    if not any((root / name).glob("*.safetensors")):
+        raise ConfigError(f"{root / name}: no model folder with safetensors; fetch or make it first, then pin it")
+    return root / name
+
+
 def _model_file(conf: Path, name: str) -> Path:
     names = sorted(path.stem for path in (conf / "model").glob("*.yaml"))
     if name not in names:
@@ -72,10 +98,9 @@ def _model_file(conf: Path, name: str) -> Path:
     return conf / "model" / f"{name}.yaml"
 
 
-def _hub_id(path: Path) -> str:
+def _named(path: Path) -> tuple[str, bool]:
+    """The model's hub id or folder, and whether it is a folder."""
     match read_values(path):
-        case {"name_or_path": str(repo), "tracked_path": str(tracked)} if tracked == repo:
-            raise ConfigError(f"{path}: {repo} is a folder, which DVC hashes; only hub models are pinned")
-        case {"name_or_path": str(repo), "tracked_path": str()}:
-            return repo
+        case {"name_or_path": str(name), "tracked_path": str(tracked)}:
+            return name, tracked == name
     raise ConfigError(f"{path}: name_or_path or tracked_path is missing; set both (see {path.parent}/qwen3_8b.yaml)")

@@ -16,7 +16,7 @@ from tuneline.export.combine_models import combine_models, needs_base
 from tuneline.export.divergence import Divergence, LogitsNV
 from tuneline.export.reference import REFERENCE, reference_logits
 from tuneline.model.adapters import load_tuned
-from tuneline.model.loading import is_adapter, load_tokenizer_from, one_line_errors, require_folder
+from tuneline.model.loading import is_adapter, load_tokenizer_from, one_line_errors, require_base, require_folder
 
 FETCHED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")  # of a hub model: no pickles, no other formats
 Rows = Sequence[Sequence[int]]  # token ids of held-out conversations
@@ -79,6 +79,7 @@ def needed_bytes(settings: CombineConfig) -> int:
 
 def base_folder(base: ModelConfig) -> Path:
     """Where the base's files lie: the folder itself, or the snapshot of a hub model's commit."""
+    require_base(base)
     if base.revision is None:
         return Path(base.name_or_path)
     with one_line_errors(base.name_or_path, base.revision):

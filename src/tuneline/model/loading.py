@@ -27,6 +27,7 @@ from transformers.utils.logging import disable_progress_bar
 from tuneline.config.schema import Family, HardwareConfig, ModelConfig, QuantizationConfig
 from tuneline.errors import EnvironmentProblem, ModelError
 from tuneline.model.devices import take_devices
+from tuneline.model.pinned import check_pinned
 from tuneline.shortage import is_out_of_memory
 
 if not sys.stderr.isatty():
@@ -59,7 +60,7 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     takes its place (no embedding is added). Raises `ModelError`, or `EnvironmentProblem` when a hub model
     cannot be had.
     """
-    _require_local_folder(model)
+    require_base(model)
     with one_line_errors(model.name_or_path, model.revision):
         tokenizer = AutoTokenizer.from_pretrained(model.name_or_path, **_source(model))
     checked = _checked_tokenizer(tokenizer, model.name_or_path)
@@ -79,6 +80,7 @@ def load_tokenizer_from(folder: Path) -> PreTrainedTokenizerBase:
 
 def load_config(model: ModelConfig) -> PretrainedConfig:
     """The base model's config.json."""
+    require_base(model)
     with one_line_errors(model.name_or_path, model.revision):
         config: PretrainedConfig = AutoConfig.from_pretrained(model.name_or_path, **_source(model))
     return config
@@ -128,6 +130,7 @@ def stop_token_ids(model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> tu
 
     Gemma ends a turn with <end_of_turn> and Phi with <|end|>, neither of which is their tokenizer's EOS.
     """
+    require_base(model)
     ids = {tokenizer.eos_token_id}
     with one_line_errors(model.name_or_path, model.revision):
         folder = _folder_of_generation_config(model)
@@ -188,7 +191,7 @@ def _load_base_in(
     hardware: HardwareConfig,
     quantization: QuantizationConfig | None,
 ) -> PreTrainedModel:
-    _require_local_folder(model)
+    require_base(model)
     _refuse_quantized(model)
     device = torch_device(hardware)
     with one_line_errors(model.name_or_path, model.revision):
@@ -335,10 +338,11 @@ def _folder_of_generation_config(model: ModelConfig) -> Path | None:
         return None
 
 
-def _require_local_folder(model: ModelConfig) -> None:
-    """A missing folder must not be taken for a hub id: a model without a revision is a local folder."""
+def require_base(model: ModelConfig) -> None:
+    """Raise `ModelError` where a local base is missing (it must not be taken for a hub id) or not as pinned."""
     if model.revision is None:
         require_folder(Path(model.name_or_path))
+        check_pinned(model)
 
 
 def require_folder(folder: Path) -> None:

@@ -34,10 +34,10 @@ def main() -> None:
     values = [settings.model_dump(exclude=set(keeping.KEEPING)), seed, *(part and part.model_dump() for part in what)]
     rows = {split: read_tokens(args.tokens / f"{split}.parquet") for split in ("train", "val")}
     check_memory(params.model, params.method, params.lora, params.quantization, hardware, phase.max_length)
+    tokenizer = load_tokenizer(params.model)  # a base that is refused leaves no folder for checkpoints
     fingerprint = keeping.fingerprint(values, [args.tokens, args.init])
     with keeping.checkpoint_folder(args.checkpoints / fingerprint) as checkpoints:
         keeping.drop_oldest(args.checkpoints, settings.unfinished_kept, settings.unfinished_max_gib)
-        tokenizer = load_tokenizer(params.model)
         model = initial_model(args.init, params.model, params.method, params.lora, params.quantization, hardware, seed)
         needed_bytes = keeping.needed_bytes(model.num_parameters(only_trainable=True), settings, hardware)
         check_room(checkpoints / "new", needed_bytes - keeping.size_bytes(checkpoints))

@@ -30,6 +30,7 @@ STATES: tuple[State, ...] = ("waiting", "running", "failed", "succeeded")
 LOG_END_BYTES = 64 * 1024  # of a log: what is looked at for the reason
 SECOND_LOOK_SECONDS = 2
 DIED = "its worker died"
+NEVER_BEGAN = "its worker ended before it began"
 ANSWER_SECONDS = 10  # that a worker on a busy machine may take to say what it does
 
 Queue = Any  # dvc.repo.experiments.queue.celery.LocalCeleryQueue
@@ -67,7 +68,7 @@ def experiments(repo: Repo) -> list[Experiment]:
         found[task.entry.stash_rev] = _experiment(task, "waiting", "")
     taken = {task.entry.stash_rev: task for task in _tasks(queue.celery.iter_processed())}
     found |= _looked_at(queue, taken)
-    if doubtful := {rev: task for rev, task in taken.items() if found[rev].reason == DIED}:
+    if doubtful := {rev: task for rev, task in taken.items() if found[rev].reason in (DIED, NEVER_BEGAN)}:
         time.sleep(SECOND_LOOK_SECONDS)  # it may just have begun, or ended
         found |= _looked_at(queue, doubtful)
     return sorted(found.values(), key=lambda one: (STATES.index(one.state), one.name))
@@ -131,19 +132,26 @@ def _unfinished(queue: Queue, task: Task, workers: "_Workers") -> Experiment:
     if alive:
         said = f"its worker died, so that nobody will collect its result; stop it: kill {' '.join(map(str, alive))}"
         return _experiment(task, "running", said)
-    return _experiment(task, "failed", DIED)
+    return _experiment(task, "failed", DIED if _began(queue, task.entry.stash_rev) else NEVER_BEGAN)
+
+
+def _began(queue: Queue, rev: str) -> bool:
+    """A worker that ends, because nothing waited, drops what it takes in that moment: its pool cancels what has no
+    thread yet (celery/concurrency/thread.py, on_stop), and DVC forbids putting it back (restore_at_shutdown)."""
+    return queue.proc.get(rev) is not None or Path(queue.get_infofile_path(rev)).exists()
 
 
 class _Workers:
-    """The queue's living workers: whether all say what they do, and what."""
+    """The queue's living workers: whether all say what they do or are about to do, and what."""
 
     def __init__(self, queue: Queue) -> None:
         n_living = len(living_workers(queue))
-        answers: dict[str, list[dict[str, Any]]] = {}
+        answers: list[dict[str, list[dict[str, Any]]]] = []
         if n_living:
-            answers = queue.celery.control.inspect(timeout=ANSWER_SECONDS, limit=n_living).active() or {}
-        self.all_answered = len(answers) >= n_living
-        self.task_ids = {task["id"] for tasks in answers.values() for task in tasks}
+            ask = queue.celery.control.inspect(timeout=ANSWER_SECONDS, limit=n_living)
+            answers = [ask.reserved() or {}, ask.active() or {}]  # in this order: what begins in between is in both
+        self.all_answered = all(len(answer) >= n_living for answer in answers)
+        self.task_ids = {task["id"] for answer in answers for tasks in answer.values() for task in tasks}
 
 
 def hindrance(repo: Repo) -> list[str]:
@@ -249,6 +257,7 @@ def _requeue(queue: Queue, experiment: Experiment) -> None:
     if (info := _info(queue, rev)) is not None and Path(info.root_dir).is_relative_to(queue.repo.tmp_dir):
         shutil.rmtree(info.root_dir, ignore_errors=True)
     del queue.proc[rev]  # the log of the run that failed
+    Path(queue.get_infofile_path(rev)).unlink(missing_ok=True)
     args, kwargs = experiment.task.sent if experiment.task is not None else ((entry.asdict(),), {})
     queue.celery.signature(run_exp.s(*args, **kwargs)).delay()
 

@@ -20,6 +20,8 @@ def model_rules(model: ModelConfig) -> Iterator[str]:
     if model.revision is None:
         allowed = f"is a commit, or {model.name_or_path} could change; run `tuneline pin {model.name}`"
         yield refused("model.revision", model.revision, f"{allowed}, then `make params`")
+    if model.sha256 is not None:
+        yield refused("model.sha256", dict(model.sha256), "for a hub model is null; its revision pins it")
 
 
 def _folder_model(model: ModelConfig) -> Iterator[str]:
@@ -27,4 +29,7 @@ def _folder_model(model: ModelConfig) -> Iterator[str]:
         allowed = f"for a folder is one in models/; a hub model has tracked_path conf/model/{model.name}.yaml"
         yield refused("model.name_or_path", model.name_or_path, allowed)
     if model.revision is not None:
-        yield refused("model.revision", model.revision, "for a folder is null; DVC hashes its files")
+        yield refused("model.revision", model.revision, "for a folder is null; model.sha256 pins it")
+    if not model.sha256:
+        allowed = f"for a folder has the hash of each file; run `tuneline pin {model.name}`, then `make params`"
+        yield refused("model.sha256", model.sha256, allowed)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tuneline.config.schema.section import CommitHash, Count, Name, Positive, RepoPath, Strict, Text
+from tuneline.config.schema.section import CommitHash, Count, Name, Positive, RepoPath, Sha256, Strict, Text
 
 
 class LearningRates(Strict):
@@ -18,6 +18,7 @@ class ModelConfig(Strict):
     name: Name  # label in reports
     name_or_path: RepoPath  # a folder in the repository, or a hub id such as Qwen/Qwen3-8B
     revision: CommitHash | None  # hub commit; null only for a folder
+    sha256: Mapping[RepoPath, Sha256] | None  # of each file, by its path in the folder; null only for a hub model
     tracked_path: RepoPath  # what DVC watches: the folder, or for a hub model its conf file with the pin
     trust_remote_code: bool  # run Python code that comes with the model
     licence: Text  # SPDX identifier, or the licence's own name; goes into the model card

@@ -43,4 +43,5 @@ RepoPath = Annotated[
     ),
 ]
 CommitHash = Annotated[str, AfterValidator(matching(r"[0-9a-f]{40}", "a full commit hash: 40 lower-case hex digits"))]
+Sha256 = Annotated[str, AfterValidator(matching(r"[0-9a-f]{64}", "a SHA-256: 64 lower-case hex digits"))]
 Dtype = Literal["float32", "bfloat16", "float16"]

@@ -5,7 +5,7 @@ Rules that compare two keys are in `tuneline.config.rules`; `tuneline.config.par
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from tuneline.config.schema.augment import AugmentConfig
 from tuneline.config.schema.clean import CleanConfig
@@ -17,12 +17,10 @@ from tuneline.config.schema.merge import MergeConfig
 from tuneline.config.schema.method import LoraConfig, MethodConfig, QuantizationConfig
 from tuneline.config.schema.model import ModelConfig
 from tuneline.config.schema.recipe import RecipeConfig
-from tuneline.config.schema.section import Strict, matching
+from tuneline.config.schema.section import Sha256, Strict
 from tuneline.config.schema.split import SplitConfig
 from tuneline.config.schema.tracking import TrackingConfig
 from tuneline.config.schema.train import TrainConfig
-
-Sha256 = Annotated[str, AfterValidator(matching(r"[0-9a-f]{64}", "a SHA-256: 64 lower-case hex digits"))]
 
 
 class Params(Strict):

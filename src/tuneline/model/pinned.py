@@ -1,0 +1,48 @@
+"""Is a local base model the one that conf/ pins? To DVC whatever lies in the folder of a frozen stage is its output.
+
+Every file counts: another tokenizer or config trains another model just as another weight does.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from tuneline.config.schema import ModelConfig
+from tuneline.errors import ModelError
+
+
+def check_pinned(model: ModelConfig) -> None:
+    """Raises `ModelError` naming the first file that is not as pinned. A hub model is what its revision says."""
+    if model.sha256 is None:
+        return
+    folder = Path(model.name_or_path)
+    found = folder_digests(folder)
+    for name in sorted(found.keys() | model.sha256.keys()):
+        if found.get(name) != model.sha256.get(name):
+            raise ModelError(
+                f"{folder / name}: {_said(found.get(name))}, model.sha256 says {_said(model.sha256.get(name))}; "
+                f"`git checkout -- {folder}` (or `dvc checkout`) brings back what was pinned; where the change is "
+                f"meant, `tuneline pin {model.name}`, then `make params`"
+            )
+
+
+def folder_digests(folder: Path) -> Mapping[str, str]:
+    """SHA-256 of each file in `folder` by its path there, without hidden ones: those are git's and the system's."""
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: _digest(path) for name, path in files.items() if not any(p.startswith(".") for p in Path(name).parts)}
+
+
+def _digest(path: Path) -> str:
+    status = path.stat()
+    return _read_digest(path.absolute(), status.st_size, status.st_mtime_ns)
+
+
+@cache  # a stage loads tokenizer, config and weights, each after a check
+def _read_digest(path: Path, n_bytes: int, changed_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _said(digest: str | None) -> str:
+    return "no such file" if digest is None else f"sha256 {digest[:12]}..."
