@@ -23,14 +23,20 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-def stage_arguments(description: str | None, *paths: str, names: tuple[str, ...] = ()) -> argparse.Namespace:
+def stage_arguments(
+    description: str | None, *paths: str, names: tuple[str, ...] = (), lists: tuple[str, ...] = ()
+) -> argparse.Namespace:
     """Parse `--params` and one required `--NAME` per path (a `Path`) and per name (a `str`) from the command line.
+
+    Each of `lists` takes several paths.
 
     Every path a stage touches comes in here, so that dvc.yaml alone says where things lie.
     """
     parser = argparse.ArgumentParser(description=description)
     for path in ("params", *paths):
         parser.add_argument(f"--{path.replace('_', '-')}", type=Path, required=True)
+    for several in lists:
+        parser.add_argument(f"--{several.replace('_', '-')}", type=Path, nargs="+", required=True)
     for name in names:
         parser.add_argument(f"--{name.replace('_', '-')}", type=str, required=True)
     return parser.parse_args()
@@ -77,11 +83,12 @@ def _tell(reason: str) -> int:
 
 def _drop_output() -> None:
     """What cannot be written is not tried again by the interpreter as it exits: it would complain."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    with Path(os.devnull).open("wb") as nowhere:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:
+                os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _is_unread(stream: TextIO) -> bool:

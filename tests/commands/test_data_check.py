@@ -109,6 +109,15 @@ def test_nothing_that_is_printed_is_personal_or_moves_the_cursor(
     assert not [sign for sign in printed if sign != "\n" and not sign.isprintable()]
 
 
+def test_the_name_of_a_file_moves_no_cursor_either(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = file.rename(file.with_name("rows\x1b[2J.jsonl"))
+    assert check(path) == 3
+    captured = capsys.readouterr()
+    printed = captured.out + captured.err
+    assert "rows\\x1b[2J.jsonl" in captured.err
+    assert not [sign for sign in printed if sign != "\n" and not sign.isprintable()]
+
+
 @pytest.mark.parametrize(("n_shown", "n_printed"), [("0", 0), ("1", 1), ("5", 2)])
 def test_as_many_rows_of_a_rule_are_shown_as_asked_for(
     n_shown: str, n_printed: int, file: Path, capsys: pytest.CaptureFixture[str]
@@ -182,6 +191,7 @@ def test_a_folder_a_pipe_and_a_device_are_refused_at_once(tmp_path: Path) -> Non
     ("name", "content", "problem"),
     [
         ("none.jsonl", None, r"none\.jsonl: no such file"),
+        (f"{'long' * 80}.jsonl", None, r"long\.jsonl: cannot be looked up \(File name too long\); give the path of"),
         ("empty.jsonl", b"", r"empty\.jsonl: is empty"),
         ("rows.xlsx", b"PK", r"extension '\.xlsx' is unknown"),
         ("utf16.jsonl", '{"text": "a"}'.encode("utf-16"), r"UTF-16"),

@@ -109,6 +109,23 @@ def test_a_full_disk_behind_standard_output_is_one_line() -> None:
     assert ended.stderr.count("\n") == 1
 
 
+def test_output_that_nobody_can_take_leaves_no_file_open() -> None:
+    code = """
+import os, sys
+from tuneline.entry import run
+before = os.listdir("/dev/fd")
+try:
+    run(lambda: print("a line"))
+finally:
+    print(os.listdir("/dev/fd") == before, file=sys.stderr)"""
+    environment = {**os.environ, "PYTHONPATH": "src", "PYTHONUNBUFFERED": ""}  # empty: buffered, as usual
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False
+        )
+    assert ended.stderr.splitlines()[1:] == ["True"]
+
+
 def test_a_broken_pipe_to_another_process_stays_a_defect_with_its_traceback() -> None:
     code = """
 import subprocess

@@ -35,6 +35,14 @@ EVALUATED = {
     "tuned_exact_match": 0.8,
     "tuned_perplexity": 1.0432,
 }
+MERGED = {
+    "n_examples": 600,
+    "execution_accuracy": 0.848,
+    "execution_accuracy_ci95_low": 0.8171,
+    "execution_accuracy_ci95_high": 0.8746,
+    "exact_match": 0.798,
+    "perplexity": 1.0441,
+}
 VERIFIED = {
     "execution_accuracy": 0.845,
     "exact_match": 0.79,
@@ -63,7 +71,9 @@ def params() -> Params:
 def reports(tmp_path: Path) -> Path:
     write(tmp_path / "evaluate.json", EVALUATED)
     write(tmp_path / "merge.json", {"size_mib": 12.5, "max_logit_diff": 0.0})
+    write(tmp_path / "evaluate_merged.json", MERGED)
     write(tmp_path / "speed/evaluate.json", {"tuned_generation_tokens_per_s": 2345.6})
+    write(tmp_path / "speed/evaluate_merged.json", {"generation_tokens_per_s": 3456.7})
     write(tmp_path / "verify/q8_0.json", VERIFIED)
     return tmp_path
 
@@ -94,8 +104,13 @@ def test_every_figure_stands_in_its_row(params: Params, reports: Path) -> None:
     lines = rendered(params, reports)
     assert lines[0].strip() == "sqlama + lora on text_to_sql: 600 held-out examples, 95% intervals"
     assert row(lines, "base") == ["base", "1.0% (0.5-2.2)", "0.0%", "312.2", "-", "-"]
-    assert row(lines, "tuned") == ["tuned", "85.0% (81.9-87.6)", "80.0%", "1.043", "12.5", "2,346"]
+    assert row(lines, "tuned") == ["tuned", "85.0% (81.9-87.6)", "80.0%", "1.043", "-", "2,346"]
+    assert row(lines, "merged") == ["merged", "84.8% (81.7-87.5)", "79.8%", "1.044", "12.5", "3,457"]
     assert row(lines, "GGUF q8_0") == ["GGUF q8_0", "84.5%", "79.0%", "1.002x merged", "3.8", "-"]
+
+
+def test_models_stand_in_the_order_in_which_they_are_made(params: Params, reports: Path) -> None:
+    assert [system.name for system in systems(params, reports)] == ["base", "tuned", "merged", "GGUF f16", "GGUF q8_0"]
 
 
 def test_the_adapter_alone_has_a_row_when_it_is_asked_for(params: Params, reports: Path) -> None:

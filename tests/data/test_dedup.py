@@ -24,6 +24,7 @@ from tuneline.data.near_copies import (
     shared_keys,
 )
 from tuneline.data.records import Example, Message, ToolCall, make_example
+from tuneline.data.shingles import runs, words
 
 NEAR = NearDuplicatesRuleConfig(enabled=True, ngram=5, bands=14, rows_per_band=8, min_jaccard=0.8, min_answer_jaccard=0)
 TOOLFORMER = Path(__file__).resolve().parents[3] / "shared" / "data" / "toolformer_dedupe_only.json"
@@ -34,8 +35,12 @@ def ask(prompt: str) -> Example:
     return make_example("pool", 1, (Message("user", prompt), Message("assistant", "a")), None, {})
 
 
+def bands_of(texts: Sequence[str]) -> Hashes:
+    return band_keys(runs(words(texts), NEAR.ngram), NEAR)
+
+
 def candidates(texts: Sequence[str], answers: Sequence[str]) -> list[Candidate]:
-    bands = band_keys(texts, NEAR)
+    bands = bands_of(texts)
     is_shared, is_last = shared_keys(bands)
     sets = zip(run_sets(texts, NEAR.ngram), run_sets(answers, NEAR.ngram), strict=True)
     found: list[Candidate] = []
@@ -57,7 +62,7 @@ def near(
     """Near copies among texts of which an earlier one ranks before a later one."""
     settings = NEAR.model_copy(update={"min_answer_jaccard": min_answer_jaccard})
     all_candidates = candidates(texts, answers or [""] * len(texts))
-    groups = groups_of(list(band_keys(texts, NEAR).T))
+    groups = groups_of(list(bands_of(texts).T))
     return sorted(copy for group in groups for copy in near_copies([all_candidates[row] for row in group], settings))
 
 

@@ -10,9 +10,9 @@ from typing import Any, get_args
 import pytest
 
 from tests.data.conftest import Collected, IngestBytes, IngestSources, MakeSource
-from tuneline.config.schema import SourceFormat
+from tuneline.config.schema import Format, SourceFormat
 from tuneline.data.conversation import RowProblem, check_conversation, with_system_prompt
-from tuneline.data.formats import USED_KEYS, Content, Format, adapt
+from tuneline.data.formats import USED_KEYS, Content, adapt
 from tuneline.data.records import Message, Role, ToolCall
 from tuneline.errors import DataError
 
@@ -432,6 +432,15 @@ def test_labels_that_may_mean_good_and_bad_reject_the_row_instead_of_being_ignor
     assert ingest_bytes(other, meta_fields=["label"]).examples[0].meta == {"label": "sports"}
     renamed = ingest_bytes(jsonl({"text": "a", "label": "b"}), columns={"prompt": "text", "completion": "label"})
     assert renamed.examples[0].messages == ASKED + BETTER
+
+
+@pytest.mark.parametrize("n_chars", range(5, 36))
+def test_a_reason_holds_no_half_of_an_address(n_chars: int, ingest_bytes: IngestBytes) -> None:
+    row = {"prompt": "a", "completion": "b", "label": f"{'x' * n_chars} ann.smith@example-mail.com"}
+    (found,), (forced,) = (ingest_bytes(jsonl(row), chosen=chosen).reasons for chosen in ("auto", "kto"))
+    assert "label is" in found
+    assert "true or false is expected" in forced
+    assert "ann.smith" not in found + forced
 
 
 @pytest.mark.parametrize("word", ["0", "1", "good", "bad", "-1"])

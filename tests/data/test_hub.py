@@ -87,6 +87,18 @@ def test_an_oversized_hub_row_is_rejected_with_its_size_and_the_others_stay(monk
     assert flat.place == "org/chats@0123456789ab:2"
 
 
+@pytest.mark.parametrize("n_chars", range(0, 80, 3))
+def test_what_is_cut_of_a_bad_row_ends_in_no_half_of_an_address(n_chars: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MAX_ROW_BYTES", 1000)
+    text = f"{'x' * n_chars} ann.smith@example-mail.com"
+    FakeHub([{"picture": text.encode()}, {"text": f"{text} {'y' * 1000}"}]).install(monkeypatch)
+    unreadable, oversized = read_hub(PINNED)
+    assert isinstance(unreadable, BadRow)
+    assert isinstance(oversized, BadRow)
+    assert "ann.smith" not in unreadable.reason
+    assert "ann.smith" not in oversized.raw
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [

@@ -72,6 +72,13 @@ def test_an_apology_a_quotation_or_an_ordinary_sentence_is_no_refusal(answer: st
     assert judge(ask("Please", answer)) is None
 
 
+@pytest.mark.parametrize("n_chars", range(10, 40))
+def test_the_reason_holds_no_half_of_an_address(n_chars: int) -> None:
+    reason = judge(ask("Please", f"I cannot share {'x' * n_chars} ann.smith@example-mail.com"))
+    assert isinstance(reason, str)
+    assert "ann.smith" not in reason
+
+
 def test_only_the_assistant_can_refuse() -> None:
     assert judge(ask(f"{DECLINING} What does it mean?", "It declines.")) is None
 

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tuneline.data.shingles import Grams, jaccard, runs, sequence_keys, words
+from tuneline.config.schema import NearDuplicatesRuleConfig
+from tuneline.data.near_copies import Candidate, near_copies, run_sets
+from tuneline.data.shingles import Grams, runs, sequence_keys, words
 
 SIGNS = "+-*/<>=%&|^~#$@\\()[]{}"  # a word each: code and mathematics
 CJK = ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF))  # a word each
@@ -101,25 +103,31 @@ def test_hashes_of_runs_are_equal_exactly_for_equal_runs(texts: list[str], n: in
     assert same_where_same(per_text(runs(words(texts), n)), [naive_runs(text, n) for text in texts])
 
 
+def similarity(one: str, other: str, n: int) -> float:
+    """Of two rows that share a band."""
+    settings = NearDuplicatesRuleConfig.model_construct(ngram=n, min_jaccard=0.0, min_answer_jaccard=0.0)
+    rows = [Candidate(row, [(0, 1)], [], found, found) for row, found in enumerate(run_sets([one, other], n))]
+    ((_, _, jaccard),) = near_copies(rows, settings)
+    return jaccard
+
+
+@given(near, near, sizes)
+def test_similarity_is_the_jaccard_similarity_of_the_sets_of_runs(one: str, other: str, n: int) -> None:
+    a, b = set(naive_runs(one, n)), set(naive_runs(other, n))
+    assert similarity(one, other, n) == len(a & b) / len(a | b)
+
+
+def test_similarity_by_hand() -> None:
+    # runs of 2: {a b, b c, c d} and {b c, c d, d e}, of which two are shared and four are there
+    assert similarity("a b c d", "b c d e", 2) == 0.5
+    assert similarity("a a a a b", "a a b", 2) == 1.0  # repeats count once
+    assert (similarity("", ".", 2), similarity("a b c d", "", 2)) == (1.0, 0.0)
+
+
 @given(texts_)
 def test_sequence_keys_are_equal_exactly_for_texts_of_the_same_words_in_order(texts: list[str]) -> None:
     keys = sequence_keys(words(texts)).tolist()
     assert same_where_same([keys], [[tuple(naive_words(text)) for text in texts]])
-
-
-@given(near, near, sizes)
-def test_jaccard_is_that_of_the_sets_of_runs(one: str, other: str, n: int) -> None:
-    of_one, of_other = (np.array(row, np.uint64) for row in per_text(runs(words([one, other]), n)))
-    a, b = set(naive_runs(one, n)), set(naive_runs(other, n))
-    assert jaccard(of_one, of_other) == len(a & b) / len(a | b)
-
-
-def test_jaccard_by_hand() -> None:
-    # runs of 2: {a b, b c, c d} and {b c, c d, d e}, of which two are shared and four are there
-    one, other = (np.array(row, np.uint64) for row in per_text(runs(words(["a b c d", "b c d e"]), 2)))
-    assert jaccard(one, other) == 0.5
-    empty = np.empty(0, np.uint64)
-    assert (jaccard(empty, empty), jaccard(one, empty)) == (1.0, 0.0)
 
 
 @given(texts_, sizes)

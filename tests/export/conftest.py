@@ -1,7 +1,6 @@
 """A tiny Llama with a tokenizer of its own, taken through the whole chain once per session. Imports nothing heavy."""
 
 import struct
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +8,10 @@ import pytest
 
 from tuneline.config.params import read_params
 from tuneline.config.schema import LearningRates, LoraConfig, MethodConfig, ModelConfig, SourceConfig
+from tuneline.config.schema.whole import Settings
 from tuneline.data.records import Example, Message, make_example
 from tuneline.export.card import Reports
+from tuneline.export.commit import Commit
 from tuneline.export.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def experiment(**model: object) -> Experiment:
         use_dora=False,
         use_rslora=False,
     )
-    sections = {field.name: getattr(params, field.name) for field in fields(Experiment) if field.name != "shipped"}
+    sections = {name: getattr(params, name) for name in Settings.model_fields}
     # whatever params.yaml is at the moment, these are what the tests speak of
     fixed = {
         "seed": 42,
@@ -147,8 +148,14 @@ def experiment(**model: object) -> Experiment:
         "eval": params.eval.model_copy(update={"confidence": 0.95}),
         "export": params.export.model_copy(update={"n_ctx": 512, "verified": ("f16", "q8_0", "q4_k_m")}),
         "shipped": "q8_0",
+        "commit": Commit("c0ffee" + 34 * "0", dirty=False),
     }
     return Experiment(**(sections | fixed))
+
+
+def exporting(it: Experiment, **export: object) -> Experiment:
+    """The experiment with other values in its section export."""
+    return it.model_copy(update={"export": it.export.model_copy(update=export)})
 
 
 def reports() -> Reports:

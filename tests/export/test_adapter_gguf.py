@@ -172,6 +172,33 @@ def test_room_for_a_base_is_all_that_lies_on_the_disk_at_once(
     assert needed <= 1.25 * at_once
 
 
+def test_room_for_a_base_is_looked_for_before_it_is_loaded(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tuneline.export import base_gguf
+
+    def load_base(*_: object) -> None:
+        raise AssertionError("the base was loaded")
+
+    monkeypatch.setattr(base_gguf, "load_base", load_base)
+    stored = (base / "model.safetensors").stat().st_size  # in fp32; a GGUF of 16 bits is half of that
+    needed = needed_bytes(lambda: convert_base_to(base, tmp_path / "base.gguf", "f16"), monkeypatch)
+    assert needed == pytest.approx(1.5 * stored, rel=0.01)
+
+
+def test_a_base_of_more_bits_than_its_config_says_is_not_written_without_room(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(base, tmp_path / "base")
+    config = tmp_path / "base" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text(encoding="utf-8")) | {"dtype": "bfloat16"}))
+    stored = (base / "model.safetensors").stat().st_size
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=stored * 5 // 4))  # 16 bits would fit
+    with pytest.raises(EnvironmentProblem, match=r"base\.gguf: needs up to"):
+        convert_base_to(tmp_path / "base", tmp_path / "base.gguf", "f16")
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
 def test_no_adapter_is_larger_than_the_room_that_was_asked_for(
     base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

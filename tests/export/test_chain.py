@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tuneline.commands.wiring import stages_of
 from tuneline.config.params import read_params
 from tuneline.config.schema import BudgetConfig, GgufType
 from tuneline.errors import BudgetError, DataError
 from tuneline.export.budget import check_link
-from tuneline.export.chain import Link, chain_csv, chain_markdown, chain_metrics, check_chain, read_chain
+from tuneline.export.chain import Link, chain_csv, chain_markdown, chain_metrics, check_chain, read_chain, sizes_csv
 from tuneline.export.chain_picture import draw_chain, pareto
 from tuneline.export.picking import pick
 from tuneline.stages import parity
@@ -121,6 +122,23 @@ def test_table_has_one_row_a_link_and_leaves_empty_what_was_not_measured(reports
     assert [row["kl_mean_nats"] for row in rows] == ["", "1e-12", "1e-06", "0.001"]
 
 
+def test_every_row_that_dvc_plots_has_a_size_and_a_divergence(reports: Path) -> None:
+    """An empty cell would be a point at zero."""
+    write(reports / "verify" / "lora_on_f16.json", gguf(8.0, 2e-6))
+    budgets: dict[GgufType, BudgetConfig] = dict.fromkeys(("f16", "q8_0"), BUDGET)
+    links = read_chain(*paths_of(reports), ["f16", "q8_0"], budgets, "f16")
+    rows = list(csv.DictReader(io.StringIO(sizes_csv(links))))
+    plotted = [(row["link"], float(row["size_mib"]), float(row["kl_mean_nats"])) for row in rows]
+    assert plotted == [("f16", 7.6, 1e-6), ("q8_0", 4.0, 1e-3), ("lora_on_f16", 8.0, 2e-6)]
+
+
+def test_dvc_plots_the_columns_of_that_file(reports: Path) -> None:
+    (plot,) = [plot for plot in stages_of(Path("dvc.yaml"))["parity"]["plots"] if "template" in str(plot)]
+    (settings,) = plot.values()
+    header = sizes_csv(chain(reports)).splitlines()[0].split(",")
+    assert {settings["x"], settings["y"]} <= set(header)
+
+
 def test_link_outside_its_budget_is_named_with_its_cause_in_one_line(reports: Path) -> None:
     links = chain(reports, ("f16", "q8_0", "q2_k"))
     with pytest.raises(BudgetError) as caught:
@@ -162,7 +180,8 @@ def test_the_stage_parity_takes_the_rule_from_export_pick(reports: Path, monkeyp
     arguments = (
         f"--params params.yaml --evaluated {reports}/evaluate.json --merge-report {reports}/merge.json "
         f"--evaluated-merged {reports}/evaluate_merged.json --verified {reports}/verify "
-        f"--metrics {reports}/m.json --table {reports}/t.csv --picture {reports}/p.png --text {reports}/t.md"
+        f"--metrics {reports}/m.json --table {reports}/t.csv --sizes {reports}/s.csv "
+        f"--picture {reports}/p.png --text {reports}/t.md"
     )
     monkeypatch.setattr("sys.argv", ["parity", *arguments.split()])
     params = read_params(Path("params.yaml"))

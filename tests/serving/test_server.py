@@ -37,6 +37,13 @@ def test_what_was_measured_is_what_is_served(package: Path) -> None:
     assert "--no-kv-unified" in words
 
 
+def test_a_processor_that_ends_the_server_gets_its_weights_as_they_are(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llama_cpp, "is_repacking_safe", lambda: False)
+    assert "--no-repack" in server_command(Path("llama-server"), verify_model(package), "127.0.0.1", 8080, parallel=3)
+
+
 def test_a_taken_port_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

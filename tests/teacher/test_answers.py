@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import pytest
@@ -77,7 +78,7 @@ def test_every_new_row_says_where_it_comes_from(answered: Any, rewrite: TeacherJ
     assert new.id == content_id(new) != rows[3].id
 
 
-@pytest.mark.parametrize("fence", ["{}", "```json\n{}\n```", "```\n{}\n```", "\n {} \n"])
+@pytest.mark.parametrize("fence", ["{}", "```json\n{}\n```", "``` \r\n\n{}\n\n ```", "```\n{}\n```", "\n {} \n"])
 def test_generated_rows_are_read_from_json(
     fence: str, answered: Any, generate: TeacherJobConfig, rows: list[Example]
 ) -> None:
@@ -128,6 +129,27 @@ def test_an_answer_that_is_no_row_is_rejected_with_the_reason(
     assert reason in lost.reason
     assert lost.row["answer"] == text
     assert lost.row["teacher"]["seed_row"] == rows[3].id
+
+
+@pytest.mark.parametrize("n_chars", range(35, 68))
+def test_the_reason_holds_no_half_of_an_address(
+    n_chars: int, answered: Any, generate: TeacherJobConfig, rows: list[Example]
+) -> None:
+    (lost,) = answered(
+        generate, rows[3], json.dumps({"prompt": f"{'x' * n_chars} ann.smith@example-mail.com"})
+    ).rejected
+    assert lost.reason.endswith("or a list of them")
+    assert "ann.smith" not in lost.reason
+
+
+@pytest.mark.parametrize("end", ["done", "```done", "``"])
+def test_an_answer_of_many_empty_lines_takes_no_time(
+    end: str, answered: Any, generate: TeacherJobConfig, rows: list[Example]
+) -> None:
+    started = process_time()
+    (lost,) = answered(generate, rows[3], "```json" + "\n" * 4000 + end).rejected
+    assert process_time() - started < 2
+    assert lost.rule == "format"
 
 
 def test_a_bad_row_in_a_list_leaves_the_others(answered: Any, generate: TeacherJobConfig, rows: list[Example]) -> None:

@@ -1,11 +1,14 @@
 """Answers on the disk: found again, never mixed up, never trusted when damaged."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from tuneline.config.schema import EndpointConfig, TeacherJobConfig
 from tuneline.errors import DataError
+from tuneline.flushing import flush
 from tuneline.teacher.cache import ReplyCache
 from tuneline.teacher.request import Reply, Request, make_request
 
@@ -101,6 +104,32 @@ def test_a_file_under_another_requests_name_is_no_answer(
     moved.parent.mkdir(exist_ok=True)
     path.rename(moved)
     assert cache.find(other) is None
+
+
+def test_two_experiments_that_ask_the_same_do_not_disturb_each_other(
+    cache: ReplyCache, request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(path: Path) -> None:
+        monkeypatch.undo()
+        ReplyCache(cache.folder).keep(request_, REPLY)
+        flush(path)
+
+    monkeypatch.setattr("tuneline.teacher.cache.flush", meanwhile)  # between the writing and the renaming
+    cache.keep(request_, REPLY)
+    assert cache.find(request_) == REPLY
+    assert [path.name for path in cache.folder.rglob("*") if path.is_file()] == [f"{request_.sha256}.json"]
+
+
+def test_a_write_that_fails_leaves_nothing_behind(
+    cache: ReplyCache, request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tuneline.teacher.cache.flush", full)
+    with pytest.raises(DataError, match=r"cannot be written \(No space left on device\); "):
+        cache.keep(request_, REPLY)
+    assert not [path for path in cache.folder.rglob("*") if path.is_file()]
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, request_: Request) -> None:

@@ -82,6 +82,17 @@ def test_the_key_is_in_no_error_even_when_the_endpoint_repeats_it(
     assert "the environment variable TEACHER_KEY" in message
 
 
+@pytest.mark.parametrize("n_chars", [270, 280, 290])
+def test_no_half_of_the_key_is_in_an_error_that_is_cut(
+    n_chars: int, fake: FakeEndpoint, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEACHER_KEY", KEY)
+    fake.reply = lambda _: refusal(401, f"{'x' * n_chars} {KEY} {'y' * 300}", "invalid_api_key")
+    message = problem(ask, api_key_env="TEACHER_KEY")
+    assert KEY[:5] not in message
+    assert "y" * 30 not in message
+
+
 @pytest.mark.parametrize("value", [None, "", "  ", "two words", "line\nbreak", "schlüssel"])
 def test_an_unusable_key_is_found_before_anything_is_sent(
     value: str | None, fake: FakeEndpoint, ask: Ask, monkeypatch: pytest.MonkeyPatch

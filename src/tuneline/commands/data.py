@@ -146,7 +146,7 @@ def _checked(arguments: argparse.Namespace, columns: dict[str, str], rules: Clea
             columns,
             rules,
             arguments.show,
-            lambda rows, what: watched(rows, what, None),
+            lambda rows, what: watched(rows, escaped(what), None),
         )
     except DataError as error:
         raise DataError(_with_option(str(error))) from None
@@ -163,8 +163,12 @@ def _with_option(message: str) -> str:
 def _check_path(path: Path) -> None:
     if "*" in str(path) or "?" in str(path):  # to the library these stand for other files
         raise DataError(f"{path}: a path with * or ? stands for several files; give one file, or rename it")
-    if not path.is_file():
-        what = "is no regular file" if path.exists() else "no such file"
+    try:
+        is_file, is_there = path.is_file(), path.exists()
+    except OSError as error:  # a name that is too long, a folder that must not be entered
+        raise DataError(f"{path}: cannot be looked up ({error.strerror}); give the path of one file") from None
+    if not is_file:
+        what = "is no regular file" if is_there else "no such file"
         raise DataError(f"{path}: {what}; give the path of one file")
 
 

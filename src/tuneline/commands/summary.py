@@ -43,11 +43,12 @@ def execute(arguments: argparse.Namespace) -> None:
 
 
 def systems(params: Params, reports: Path) -> Iterator[System]:
-    """Base, tuned, then every verified GGUF type, each with whatever has been measured."""
+    """Base, tuned, merged, then every verified GGUF type, each with whatever has been measured."""
     evaluated = read_metrics(reports / "evaluate.json") | read_metrics(reports / "speed/evaluate.json")
-    merged = read_metrics(reports / "merge.json")
     yield System("base", _without_prefix("base_", evaluated))
-    yield System("tuned", _without_prefix("tuned_", evaluated) | _only("size_mib", merged))
+    yield System("tuned", _without_prefix("tuned_", evaluated))
+    merged = read_metrics(reports / "evaluate_merged.json") | read_metrics(reports / "speed/evaluate_merged.json")
+    yield System("merged", merged | _only("size_mib", read_metrics(reports / "merge.json")))
     for gguf in params.export.verified:
         measured = read_metrics(reports / f"verify/{gguf}.json")
         yield System(f"GGUF {gguf}", measured | read_metrics(reports / f"speed/verify-{gguf}.json"))

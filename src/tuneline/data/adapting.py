@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tuneline.config.schema import Format
 from tuneline.data.conversation import (
     RowProblem,
     check_conversation,
@@ -13,7 +14,7 @@ from tuneline.data.conversation import (
 )
 from tuneline.data.detecting import check_no_label
 from tuneline.data.fields import listed
-from tuneline.data.formats import USED_KEYS, Content, Format, adapt
+from tuneline.data.formats import USED_KEYS, Content, adapt
 from tuneline.data.messages import unread_keys
 from tuneline.data.records import Example, Json, Message, Rejected, with_id
 from tuneline.data.rows import BadRow, Row

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tuneline.config.schema import CleanConfig, NearDuplicatesRuleConfig
 from tuneline.data.arrays import Flags, Hashes, Indexes
-from tuneline.data.minhash import band_keys_of
+from tuneline.data.minhash import band_keys
 from tuneline.data.records import Example, id_number
 from tuneline.data.shingles import Grams, mixed, offsets_of, recalled_words, runs, sequence_keys, sums
 
@@ -29,11 +29,11 @@ _KINDS = {"conversation": 1, "text": 2, "preference": 3, "labelled": 4, "prompt"
 
 
 class CopyKeys(NamedTuple):
-    """What rows are compared by: equal numbers, equal rows in that sense."""
+    """What rows are compared by; rows of two kinds, labels, tools or system texts share no number."""
 
-    content: Hashes  # [n_rows] the id
-    folded: Hashes  # [n_rows] words in order, signs inside numbers, roles and labels
-    bands: Hashes  # [n_rows, bands] see minhash.band_keys
+    content: Hashes  # [n_rows] the id: equal ones, equal rows
+    folded: Hashes  # [n_rows] equal for the same words in order, signs inside numbers and roles
+    bands: Hashes  # [n_rows, n_bands] an equal number in one column makes two rows candidates, no copies yet
 
 
 class Copies(NamedTuple):
@@ -142,7 +142,7 @@ def _bands(
     in_parts = offsets_of(n_words)[offsets_of(n_parts)]  # where each row begins among the words that are left
     of_rows = Grams(of_parts.hashes[is_compared], in_parts)
     without_words = np.where(np.diff(in_parts) == 0, folded, np.uint64(0))  # "?" and "!" share the run of no word
-    return mixed(band_keys_of(runs(of_rows, settings.ngram), settings) + (apart + without_words)[:, None])
+    return mixed(band_keys(runs(of_rows, settings.ngram), settings) + (apart + without_words)[:, None])
 
 
 def _parts(example: Example) -> Iterator[tuple[int, str]]:

@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from tuneline.config.schema import Format
 from tuneline.data.conversation import RowProblem
 from tuneline.data.fields import Fields, listed, opened_list
-from tuneline.data.formats import USED_KEYS, Format
+from tuneline.data.formats import USED_KEYS
+from tuneline.data.pii import excerpt
 from tuneline.data.records import Json
 from tuneline.errors import DataError
 
@@ -54,8 +56,9 @@ def check_no_label(row: Fields, found: Format) -> None:
         return
     raise RowProblem(
         "format",
-        f"label is {value!r:.40}, and format {found}, which was found, learns a bad answer like a good one; write true"
-        f" or false for format kto, name the key that says so in columns, or set format: {found} to leave label out",
+        f"label is {excerpt(repr(value), 40)}, and format {found}, which was found, learns a bad answer like a good"
+        f" one; write true or false for format kto, name the key that says so in columns, or set format: {found} to"
+        " leave label out",
     )
 
 

@@ -1,23 +1,21 @@
 """The formats at the door: each adapter turns a row of its kind into content, or says why it cannot.
 
-To add one: a word in `Format` (and in the schema), an adapter here, its arm in `adapt`, its keys in `USED_KEYS` and
+To add one: a word in the schema's `Format`, an adapter here, its arm in `adapt`, its keys in `USED_KEYS` and
 in `detecting`.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
+from tuneline.config.schema import Format
 from tuneline.data.conversation import RowProblem
 from tuneline.data.fields import Fields, listed, opened_list, optional_text, present, text
 from tuneline.data.messages import asked_turns, behind, messages, tools, turns
 from tuneline.data.pairs import pair
+from tuneline.data.pii import excerpt
 from tuneline.data.records import Json, Message
 from tuneline.data.rows import kind_of
 from tuneline.data.web_pages import main_text
-
-Format = Literal[
-    "alpaca", "sharegpt", "openai", "prompt_completion", "text", "html", "preference", "kto", "prompt"
-]  # fmt: skip
 
 # keys an adapter may read; others are carried only if data.meta_fields names them
 USED_KEYS: dict[Format, frozenset[str]] = {
@@ -136,7 +134,9 @@ def label(row: Fields) -> bool:
         case str(word) if word.strip().lower() in ("true", "false"):
             return word.strip().lower() == "true"
         case value:
-            raise RowProblem("format", f"{key} is {kind_of(value)}; true or false is expected, not {value!r:.40}")
+            raise RowProblem(
+                "format", f"{key} is {kind_of(value)}; true or false is expected, not {excerpt(repr(value), 40)}"
+            )
 
 
 def _list_of_messages(row: Fields, key: str) -> tuple[Message, ...]:

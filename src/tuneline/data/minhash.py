@@ -3,7 +3,6 @@
 With b bands of r rows a pair of Jaccard similarity s shares a band with probability 1 - (1 - s^r)^b.
 """
 
-from collections.abc import Sequence
 from itertools import starmap
 from struct import Struct
 
@@ -11,18 +10,16 @@ import numpy as np
 
 from tuneline.config.schema import NearDuplicatesRuleConfig
 from tuneline.data.arrays import Hashes
-from tuneline.data.shingles import Grams, mixed, runs, words
+from tuneline.data.shingles import Grams, mixed
 
 _SEED = 1  # of the permutations; another one finds other candidates, with the same probabilities
 
 
-def band_keys(texts: Sequence[str], settings: NearDuplicatesRuleConfig) -> Hashes:
-    """[n_texts, bands] For each text one key per band; equal keys in one column make two texts candidates."""
-    return band_keys_of(runs(words(texts), settings.ngram), settings)
+def band_keys(grams: Grams, settings: NearDuplicatesRuleConfig) -> Hashes:
+    """[n_texts, bands] For each text one key per band; equal keys in one column make two texts candidates.
 
-
-def band_keys_of(grams: Grams, settings: NearDuplicatesRuleConfig) -> Hashes:
-    """`band_keys` of texts whose runs of words are known."""
+    `grams` are the texts' runs of `ngram` words.
+    """
     from rensa import RMinHash  # type: ignore[import-untyped]  # no stubs; imported here: only this rule pays for it
 
     n_texts, shape = len(grams.offsets) - 1, (settings.bands, settings.rows_per_band)

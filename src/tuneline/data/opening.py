@@ -6,10 +6,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TypeAlias
 
-from tuneline.config.schema import SourceConfig
+from tuneline.config.schema import Format, SourceConfig
 from tuneline.data.adapting import Adapter, check_columns_are_read, check_columns_are_there, renamed
 from tuneline.data.detecting import count_of_format, detect
-from tuneline.data.formats import Format
 from tuneline.data.hub import read_hub
 from tuneline.data.json_rows import LinesOfFile, lines_in_parts, read_part
 from tuneline.data.locating import Located, located

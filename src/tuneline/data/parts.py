@@ -110,35 +110,41 @@ def clean_part(work: Work, numbered: tuple[int, LineRange]) -> CleanedPart:
     rows = CleanedRows(_lines(part), f"{part.path}, behind byte {part.begin}")
     rows.apply(work.rules, work.held_out)
     stem = work.folder / f"{number:08}"
-    lines = [rows.line(place) for place in rows.kept]
-    _suffixed(stem, "kept").write_bytes(b"".join(lines))
-    rejected = {place: as_line(rejected_as_json(row)) for place, row in sorted(rows.rejected.items())}
-    _suffixed(stem, "rejected").write_bytes(b"".join(rejected.values()))
     examples = list(rows.kept.values())
+    files = sorted({example.file for example in examples})
     keys = keys_of(examples, work.rules)
     keys.bands.T.tofile(f"{stem}.bands")  # column after column, as they are read: [bands, n_rows]
-    files = {name: place for place, name in enumerate(sorted({example.file for example in examples}))}
-    index = {name: place for place, name in enumerate(work.sources)}
-    if unknown := {example.source for example in examples} - index.keys():
-        raise DataError(f"{part.path}: source {sorted(unknown)[0]!r} is not in data.sources; run ingest again")
+    rejected = sorted(rows.rejected.items())
     return CleanedPart(
         sources=work.sources,
         stem=stem,
         tally=rows.tally,
         number=_numbers(rows.kept),
-        n_bytes=_numbers(map(len, lines)),
+        n_bytes=_write(_suffixed(stem, "kept"), [rows.line(place) for place in rows.kept]),
         files=tuple(files),
-        file=_numbers(files[example.file] for example in examples),
+        file=_places([example.file for example in examples], files),
         line=_numbers(example.line for example in examples),
-        source=_numbers(index[example.source] for example in examples),
+        source=_source_numbers(examples, work.sources, part),
         is_taught=np.array([TEACHER_KEY in example.meta for example in examples], np.bool_),
         n_chars=_numbers(sum(map(len, contents(example))) for example in examples),
         in_pool=np.array([example.source not in work.held_out for example in examples], np.bool_),
         content=keys.content,
         folded=keys.folded,
-        rejected_number=_numbers(rejected),
-        rejected_n_bytes=_numbers(map(len, rejected.values())),
+        rejected_number=_numbers(place for place, _ in rejected),
+        rejected_n_bytes=_write(_suffixed(stem, "rejected"), [as_line(rejected_as_json(row)) for _, row in rejected]),
     )
+
+
+def _write(path: Path, lines: Sequence[bytes]) -> Indexes:
+    """[n_lines] Their sizes in bytes."""
+    path.write_bytes(b"".join(lines))
+    return _numbers(map(len, lines))
+
+
+def _source_numbers(examples: Sequence[Example], sources: Sequence[str], part: LineRange) -> Indexes:
+    if unknown := {example.source for example in examples}.difference(sources):
+        raise DataError(f"{part.path}: source {sorted(unknown)[0]!r} is not in data.sources; run ingest again")
+    return _places([example.source for example in examples], sources)
 
 
 def _lines(part: LineRange) -> list[bytes]:
@@ -149,6 +155,12 @@ def _lines(part: LineRange) -> list[bytes]:
 
 def _suffixed(stem: Path, suffix: str) -> Path:
     return stem.with_name(f"{stem.name}.{suffix}")
+
+
+def _places(names: Sequence[str], among: Sequence[str]) -> Indexes:
+    """[n_names] The index of each name."""
+    index = {name: place for place, name in enumerate(among)}
+    return _numbers(index[name] for name in names)
 
 
 def _numbers(values: Iterable[int]) -> Indexes:

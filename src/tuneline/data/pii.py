@@ -14,7 +14,8 @@ from tuneline.config.schema import PiiRuleConfig
 from tuneline.data.addresses import Span, find_emails, find_ipv4, find_ipv6
 from tuneline.data.credentials import find_passwords, find_tokens
 from tuneline.data.finding import Changed, Finding, Rule, each
-from tuneline.data.identifiers import find_cards, find_ibans, find_national_ids
+from tuneline.data.identifiers import find_cards, find_ibans
+from tuneline.data.national_ids import find_national_ids
 from tuneline.data.phones import find_phones
 from tuneline.data.records import Example, Json, Message, ToolCall, contents, with_contents, with_id
 from tuneline.data.signs import NO_SIGN, Signs, number_regions, signs
@@ -22,6 +23,8 @@ from tuneline.data.signs import NO_SIGN, Signs, number_regions, signs
 PiiKind = Literal["email", "phone", "ip", "card", "iban", "national_id", "secret"]
 PII_KINDS: tuple[PiiKind, ...] = get_args(PiiKind)
 PiiSpan = tuple[PiiKind, int, int]  # offsets of the first character and behind the last one
+
+_CHARS_BEHIND = 2000  # an excerpt, masked with it: what is cut by the excerpt's end is whole there
 
 # Where two kinds claim the same characters, the one with the stricter form has them.
 _PRECEDENCE: tuple[PiiKind, ...] = ("secret", "email", "iban", "card", "national_id", "ip", "phone")
@@ -47,6 +50,11 @@ def find(text: str, kinds: Sequence[PiiKind] = PII_KINDS) -> list[PiiSpan]:
 def mask(text: str) -> str:
     """The text with a placeholder for everything of any kind."""
     return _settled(text, PII_KINDS, Counter())
+
+
+def excerpt(text: str, n_chars: int) -> str:
+    """The beginning of the text, masked before it is cut: of half an address nothing tells what it is."""
+    return mask(text[: n_chars + _CHARS_BEHIND])[:n_chars]
 
 
 def placeholder(kind: PiiKind) -> str:

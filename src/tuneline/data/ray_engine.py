@@ -21,6 +21,15 @@ def ray_processes(n_workers: int | None) -> Iterator[Ordered]:
     RAY_ADDRESS is Ray's own convention, and the only environment variable that is read here.
     Raises `EnvironmentProblem` when Ray is not installed, or no cluster answers there.
     """
+    ray = _ray()
+    _connect(ray, os.environ.get("RAY_ADDRESS"), n_workers)
+    try:
+        yield _in_cluster
+    finally:
+        ray.shutdown()
+
+
+def _ray() -> Any:
     try:
         import ray  # type: ignore[import-not-found, unused-ignore]  # an optional extra
         import ray.data  # type: ignore[import-not-found, unused-ignore]
@@ -28,7 +37,10 @@ def ray_processes(n_workers: int | None) -> Iterator[Ordered]:
         raise EnvironmentProblem(
             "clean.engine: ray is not installed; pip install 'tuneline[ray]', or choose local"
         ) from None
-    cluster = os.environ.get("RAY_ADDRESS")
+    return ray
+
+
+def _connect(ray: Any, cluster: str | None, n_workers: int | None) -> None:
     try:
         ray.init(
             address=cluster,
@@ -44,10 +56,6 @@ def ray_processes(n_workers: int | None) -> Iterator[Ordered]:
         ) from None
     ray.data.DataContext.get_current().enable_progress_bars = False  # ours counts rows, not blocks
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    try:
-        yield _in_cluster
-    finally:
-        ray.shutdown()
 
 
 def _in_cluster(work: Callable[[Item], Result], parts: Iterable[Item]) -> Iterator[Result]:

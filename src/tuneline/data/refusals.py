@@ -4,8 +4,10 @@ import re
 
 from tuneline.data.finding import Finding, Rule, each
 from tuneline.data.judging import learned, place
+from tuneline.data.pii import excerpt
 from tuneline.data.records import Example
 
+_SHOWN_CHARS = 60
 _LOOKED_AT_CHARS = 300  # an answer that declines says so at once
 _CANNOT = r"(?:can(?:no|')?t|can not|won't|will not|am unable|'m unable|am not able|'m not able|must decline)"
 # "Cannot help but smile" and "won't give up" decline nothing.
@@ -45,5 +47,5 @@ def declines(answer: str) -> bool:
 def _declining(example: Example) -> Finding:
     for index, message in enumerate(learned(example)):
         if message.role == "assistant" and not message.tool_calls and declines(message.content):
-            return f"{place(example, index)} declines: {message.content.strip()[:60]!r}"
+            return f"{place(example, index)} declines: {excerpt(message.content.strip(), _SHOWN_CHARS)!r}"
     return None

@@ -87,14 +87,6 @@ def runs(of: Grams, n: int) -> Grams:
     return Grams(found, offsets_of(n_runs))
 
 
-def jaccard(one: Hashes, other: Hashes) -> float:
-    """Jaccard similarity of two sets of runs (repeats count once), 0 to 1; two empty ones are alike."""
-    one, other = np.unique(one), np.unique(other)
-    n_both = len(np.intersect1d(one, other, assume_unique=True))
-    n_any = len(one) + len(other) - n_both
-    return n_both / n_any if n_any else 1.0
-
-
 def sequence_keys(of: Grams) -> Hashes:
     """[n_texts] One hash per text over all its words in order: equal keys, equal folded texts."""
     counts = np.diff(of.offsets)

@@ -13,6 +13,7 @@ from tempfile import TemporaryFile
 from typing import BinaryIO, Protocol
 
 from tuneline.data.compressed import bomb_message, is_packed, max_unpacked_bytes, open_bytes
+from tuneline.data.pii import excerpt
 from tuneline.data.records import Json
 from tuneline.data.rows import (
     MAX_ROW_BYTES,
@@ -247,7 +248,7 @@ def _not_oversized(value: dict[str, object] | _Unreadable) -> dict[str, object] 
     if isinstance(value, _Unreadable) or (n_chars := _n_chars(value)) <= MAX_ROW_BYTES:
         return value
     reason = f"a row of {n_chars} characters; at most {MAX_ROW_BYTES} are allowed"
-    return _Unreadable(reason, repr({key: f"{item!s:.80}" for key, item in value.items()})[:SHOWN_CHARS])
+    return _Unreadable(reason, repr({key: excerpt(str(item), 80) for key, item in value.items()})[:SHOWN_CHARS])
 
 
 def _n_chars(value: object) -> int:
@@ -302,4 +303,4 @@ def _plain(value: object, place: str) -> Json:
             return [_plain(item, f"{place}[{index}]") for index, item in enumerate(value)]
         case dict():
             return {str(key): _plain(item, f"{place}.{key}") for key, item in value.items()}
-    raise _LineProblem(f"{place} is {kind_of(value)} ({value!r:.40}), which has no place in JSON")
+    raise _LineProblem(f"{place} is {kind_of(value)} ({excerpt(repr(value), 40)}), which has no place in JSON")

@@ -11,7 +11,7 @@ from tuneline.data.records import Example
 from tuneline.entry import mortal
 from tuneline.errors import DataError, ModelError
 from tuneline.export.header import read_layout
-from tuneline.export.llama_cpp import last_line, tool_environment
+from tuneline.export.llama_cpp import last_line, repacking_options, tool_environment
 from tuneline.export.room import check_room
 from tuneline.export.runtime import n_threads
 from tuneline.model.template import render_conversation
@@ -47,7 +47,7 @@ def compute(tool: Path, gguf: Path, text: Path, out: Path, *, n_ctx: int) -> Non
     with atomic_file(out) as temporary:
         # --no-ppl: the perplexity of training rows says nothing here and takes most of the memory
         options = ["--parse-special", "--no-ppl", "--ctx-size", str(n_ctx), "--n-gpu-layers", "0"]
-        options += ["--threads", str(n_threads(gguf.stat().st_size))]
+        options += ["--threads", str(n_threads(gguf.stat().st_size)), *repacking_options()]
         files = ["--model", str(gguf), "--file", str(text), "--output-file", str(temporary), "--output-format", "gguf"]
         command = mortal([str(tool), *files, *options])
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=tool_environment())  # noqa: S603

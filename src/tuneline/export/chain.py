@@ -20,6 +20,7 @@ FIGURES = (
     "size_mib", "bits_per_weight", "max_abs_logit_diff", "mean_abs_logit_diff", "kl_mean_nats", "kl_median_nats",
     "kl_p99_nats", "top1_agreement", "perplexity_ratio", "perplexity_ratio_se", "ended_fraction",
 )  # fmt: skip
+PLOTTED = ("size_mib", "kl_mean_nats")
 HOW_COMPARED = (
     "Adapter against merged model at every position, each GGUF against the merged model on the held-out answers; "
     "scores on the held-out examples, each paired with that of the model it was made from. ± is one standard error."
@@ -117,7 +118,15 @@ def chain_metrics(links: Sequence[Link], confidence: float) -> dict[str, float |
 
 def chain_csv(links: Sequence[Link], confidence: float) -> str:
     """One row a link; what was not measured on it is empty."""
-    names = columns(score_of(links), confidence)
+    return _csv(links, columns(score_of(links), confidence))
+
+
+def sizes_csv(links: Sequence[Link]) -> str:
+    """What each GGUF's bytes buy, for `dvc plots`, which draws an empty cell as a zero: the adapter has no size."""
+    return _csv([link for link in links if link.budget is not None], PLOTTED)
+
+
+def _csv(links: Sequence[Link], names: Sequence[str]) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["link", "made_from", *names])

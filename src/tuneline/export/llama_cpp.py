@@ -12,6 +12,7 @@ from tuneline.errors import EnvironmentProblem
 Tool = Literal["llama-server", "llama-imatrix"]
 
 COMMIT = "COMMIT"  # file in `llama_cpp_folder`
+_CPU_INFO = Path("/proc/cpuinfo")
 MODEL_SCRIPT, ADAPTER_SCRIPT = "convert_hf_to_gguf.py", "convert_lora_to_gguf.py"  # the same
 
 
@@ -56,6 +57,23 @@ def tool_environment(*kept: str) -> dict[str, str]:
     `kept` names those that a tool is to see all the same.
     """
     return {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_") or name in kept}
+
+
+def is_repacking_safe(cpu_info: Path = _CPU_INFO) -> bool:
+    """Whether llama.cpp may lay quantised weights out anew for this processor.
+
+    For AMX it does, and then ends in a segmentation fault as it multiplies them: seen with q8_0 and q4_k_m and the
+    release that is pinned here, and reported as https://github.com/ggml-org/llama.cpp/issues/20824.
+    """
+    try:
+        return "amx_int8" not in cpu_info.read_text(encoding="utf-8", errors="replace").split()
+    except OSError:  # of Linux alone, where llama.cpp asks the system for AMX
+        return True
+
+
+def repacking_options() -> list[str]:
+    """For llama.cpp's programs; llama-cpp-python's word for it is `use_extra_bufts`."""
+    return [] if is_repacking_safe() else ["--no-repack"]
 
 
 def runtime_version() -> str:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from tuneline.errors import ModelError
 from tuneline.export.header import read_header
+from tuneline.export.llama_cpp import is_repacking_safe
 
 LogitsNV = NDArray[np.float32]
 
@@ -121,6 +122,7 @@ def _load(gguf: Path, *, vocab_only: bool, check_tensors: bool = False) -> Any:
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = 0  # the processor's figures are the ones every machine can repeat
     params.vocab_only, params.check_tensors = vocab_only, check_tensors
+    params.use_extra_bufts = is_repacking_safe()
     with quiet() as errors:
         model = llama_cpp.llama_model_load_from_file(str(gguf).encode("utf-8"), params)
     if not model:

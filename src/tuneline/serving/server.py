@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tuneline.errors import ConfigError, EnvironmentProblem, ModelError
-from tuneline.export.llama_cpp import installed_tool, tool_environment
+from tuneline.export.llama_cpp import installed_tool, repacking_options, tool_environment
 from tuneline.serving.integrity import LORA_ADAPTER, LORA_BASE, Verified
 
 LOCALHOST = "127.0.0.1"
@@ -63,6 +63,7 @@ def _command(program: Path, model: Path, alias: str, n_ctx: int, host: str, port
         *("--temp", "0"),
         "--no-cache-prompt",  # reused prefixes round otherwise: an answer would depend on what was asked before
         *("--cache-ram", "0"),
+        *repacking_options(),
         "--jinja",
         "--offline",
     ]

@@ -2,15 +2,15 @@
 
 from tuneline.config.params import read_params
 from tuneline.entry import run, stage_arguments
-from tuneline.export.chain import chain_csv, chain_markdown, chain_metrics, check_chain, read_chain
+from tuneline.export.chain import chain_csv, chain_markdown, chain_metrics, check_chain, read_chain, sizes_csv
 from tuneline.export.chain_picture import draw_chain
 from tuneline.output import write_figures, write_text
 
 
 def main() -> None:
     """Read the reports of evaluate, merge, evaluate_merged and verify; write the chain's."""
-    paths = ("evaluated", "merge_report", "evaluated_merged", "verified", "metrics", "table", "picture", "text")
-    args = stage_arguments(__doc__, *paths)
+    paths = ("evaluated", "merge_report", "evaluated_merged", "verified")
+    args = stage_arguments(__doc__, *paths, "metrics", "table", "sizes", "picture", "text")
     params = read_params(args.params)
     confidence, export = params.eval.confidence, params.export
     links = read_chain(
@@ -24,6 +24,7 @@ def main() -> None:
     )
     write_text(args.text, chain_markdown(links, confidence))
     write_text(args.table, chain_csv(links, confidence))
+    write_text(args.sizes, sizes_csv(links))
     draw_chain(args.picture, links, confidence)
     write_figures(args.metrics, chain_metrics(links, confidence))
     check_chain(

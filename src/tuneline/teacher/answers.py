@@ -10,13 +10,16 @@ from pathlib import Path
 from tuneline.config.schema import SourceConfig, TeacherJobConfig
 from tuneline.data.accounting import Tally
 from tuneline.data.conversation import with_task_prefix
+from tuneline.data.pii import excerpt
 from tuneline.data.records import TEACHER_KEY, Example, Json, Message, Rejected, as_json, with_id
 from tuneline.data.strict_json import decoded, has_lone_surrogate
 from tuneline.teacher.jobs import Task
 from tuneline.teacher.request import Reply
 
 RULES = ("refused", "cut_off", "stopped", "empty", "encoding", "unchanged", "format")
-_FENCE = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL)
+_BLANK = r"[^\S\n]*"  # on one line: white space over several could be divided in too many ways to try them all
+_FENCE = re.compile(rf"```(?:json)?{_BLANK}\n(.*)\n{_BLANK}```", re.DOTALL)
+_SHOWN_CHARS = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,7 @@ def _generated(task: Task, text: str) -> Iterator[Example | _Unusable]:
                 )
             case _:
                 allowed = 'allowed is {"prompt": text, "completion": text} or a list of them'
-                yield _Unusable("format", f"{json.dumps(item)[:80]}: {allowed}")
+                yield _Unusable("format", f"{excerpt(json.dumps(item), _SHOWN_CHARS)}: {allowed}")
 
 
 def _parsed(text: str) -> "Json | _Unusable":

@@ -4,11 +4,11 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from secrets import token_hex
 
 from tuneline.data.records import Json
 from tuneline.errors import DataError
 from tuneline.flushing import flush
-from tuneline.output import atomic_file
 from tuneline.teacher.request import Reply, Request
 
 
@@ -36,15 +36,25 @@ class ReplyCache:
         """On the disk, whatever happens next, when this returns."""
         path = self._path(request)
         try:
-            with atomic_file(path) as temporary:
-                temporary.write_bytes(_content(request, reply))
-                flush(temporary)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, _content(request, reply))
             flush(path.parent)
         except OSError as error:
             raise DataError(f"{path}: cannot be written ({error.strerror}); the cache needs room and rights") from None
 
     def _path(self, request: Request) -> Path:
         return self.folder / request.sha256[:2] / f"{request.sha256}.json"  # no folder with 100,000 files
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all, beside others who do the same: two experiments of a queue may ask one thing at one time."""
+    temporary = path.with_name(f".{path.name}.{token_hex(8)}.partial")
+    try:
+        temporary.write_bytes(content)
+        flush(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _content(request: Request, reply: Reply) -> bytes:

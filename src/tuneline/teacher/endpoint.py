@@ -118,7 +118,7 @@ class Teacher:
         )
 
     def _refused(self, error: "APIStatusError") -> Reply | _Failure:
-        said, status = self._without_key(_said(error)), error.status_code
+        said, status = self._without_key(_said(error))[:_SHOWN_CHARS], error.status_code
         if error.code == "context_length_exceeded" or (status == 400 and "context length" in said.lower()):
             return Reply("", "length", f"{status}: {said}", 0, 0)
         if error.code in _REFUSALS:
@@ -205,11 +205,11 @@ def _usage(usage: object) -> tuple[int | None, int | None]:
 
 
 def _said(error: "APIStatusError") -> str:
-    """The endpoint's own words, shortened."""
+    """The endpoint's own words."""
     match error.body:
         case {"message": str(message)} | {"detail": str(message)} | str(message) if message.strip():
-            return message[:_SHOWN_CHARS]
-    return error.message[:_SHOWN_CHARS]
+            return message
+    return error.message
 
 
 def _asked_wait_s(error: "APIStatusError") -> float | None:

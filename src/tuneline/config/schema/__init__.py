@@ -16,6 +16,7 @@ from tuneline.config.schema.clean import (
 )
 from tuneline.config.schema.data import (
     DataConfig,
+    Format,
     HubDatasetConfig,
     MixtureConfig,
     SourceConfig,
@@ -60,6 +61,7 @@ __all__ = [
     "EvalTask",
     "ExportConfig",
     "Family",
+    "Format",
     "GgufType",
     "HardwareConfig",
     "HubDatasetConfig",

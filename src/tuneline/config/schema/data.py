@@ -19,9 +19,10 @@ from tuneline.config.schema.section import (
     matching,
 )
 
-SourceFormat = Literal[
-    "auto", "alpaca", "sharegpt", "openai", "prompt_completion", "text", "html", "preference", "kto", "prompt"
-]
+Format = Literal[
+    "alpaca", "sharegpt", "openai", "prompt_completion", "text", "html", "preference", "kto", "prompt"
+]  # fmt: skip
+SourceFormat = Literal["auto", Format]
 SourceRole = Literal["pool", "replay", "test", "benchmark"]
 SourcePath = Annotated[
     str,

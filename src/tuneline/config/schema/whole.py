@@ -23,10 +23,15 @@ from tuneline.config.schema.tracking import TrackingConfig
 from tuneline.config.schema.train import TrainConfig
 
 
-class Params(Strict):
-    """The whole of params.yaml."""
+class Composition(Strict):
+    """Where params.yaml comes from."""
 
     conf_digest: Sha256  # of conf/**/*.yaml when params.yaml was composed
+
+
+class Settings(Strict):
+    """What has a say in a result: every section but tracking, which only watches."""
+
     seed: Annotated[int, Field(ge=0, lt=2**32)]  # of every random draw
     model: ModelConfig
     method: MethodConfig
@@ -42,4 +47,9 @@ class Params(Strict):
     eval: EvalConfig
     merge: MergeConfig
     export: ExportConfig
+
+
+class Params(Settings, Composition):  # pydantic begins with the fields of the last, as params.yaml does
+    """The whole of params.yaml."""
+
     tracking: TrackingConfig
