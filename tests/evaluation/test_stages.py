@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.pinning import pin
 from tuneline.data.record_files import write_examples
 from tuneline.data.records import Example
 from tuneline.errors import TunelineError
@@ -47,6 +48,7 @@ def workspace(tmp_path: Path, model_folder: Path, examples: Sequence[Example], m
     shutil.copytree(CONF / "harness", tmp_path / "conf/harness")
     monkeypatch.chdir(tmp_path)
     shutil.copytree(model_folder, BASE)
+    pin(Path("params.yaml"), BASE)
     _save_adapter()
     write_examples(Path("test.jsonl"), examples)
     Path("databases").mkdir()

@@ -12,6 +12,7 @@ import pytest
 
 from tests.export.conftest import PEFT_WARNING, save_model, save_tokenizer
 from tests.export.test_combine import new_adapter
+from tests.pinning import pin
 from tuneline.data.record_files import write_examples
 from tuneline.data.records import Example
 from tuneline.errors import EnvironmentProblem, ModelError
@@ -38,6 +39,7 @@ def workspace(tmp_path: Path, examples: list[Example], monkeypatch: pytest.Monke
         monkeypatch.chdir(tmp_path)
         save_model(BASE, 0, tied=True)
         save_tokenizer(BASE)
+        pin(Path("params.yaml"), BASE)
         for seed, folder in enumerate(("models/phase/sft", "models/sources/other"), start=1):
             if method == "lora":
                 new_adapter(BASE, Path(folder), seed)
