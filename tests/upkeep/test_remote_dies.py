@@ -105,6 +105,7 @@ class Transfer:
             code = self.process.wait(PATIENCE_S)
         finally:
             self.process.kill()
+            self.process.wait()
         said = self._log.read_text()
         assert code not in (0, None), said
         assert code > 0, said
@@ -200,14 +201,20 @@ def test_half_an_object_gets_a_whole_ones_name_only_from_a_remote_that_does_not_
     project.tuneline("fsck")
 
 
-@pytest.mark.parametrize("direction", ["push", "pull"])
-def test_a_server_that_falls_silent_is_given_up_where_ssh_is_told_to_ask(
-    direction: str, project: Any, sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As a machine without power: nothing closes the connection, and TCP by itself waits for minutes or hours."""
+@pytest.fixture
+def watchful(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SSH asks a server that says nothing whether it is still there."""
     (tmp_path / "home/.ssh").mkdir(parents=True)
     (tmp_path / "home/.ssh/config").write_text(WATCHFUL)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+@pytest.mark.usefixtures("watchful")
+@pytest.mark.parametrize("direction", ["push", "pull"])
+def test_a_server_that_falls_silent_is_given_up_where_ssh_is_told_to_ask(
+    direction: str, project: Any, sshd: Sshd, tmp_path: Path
+) -> None:
+    """As a machine without power: nothing closes the connection, and TCP by itself waits for minutes or hours."""
     top = tmp_path / "store"
     if direction == "pull":
         project.dvc("push", "many")
@@ -223,8 +230,10 @@ def test_a_server_that_falls_silent_is_given_up_where_ssh_is_told_to_ask(
     assert damaged(top) == []
 
 
-def test_a_deployment_from_a_server_that_is_killed_fails_and_the_model_before_it_stays(
-    project: Any, sshd: Sshd, tmp_path: Path
+@pytest.mark.usefixtures("watchful")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_deployment_from_a_server_that_dies_or_falls_silent_fails_and_the_model_before_it_stays(
+    number: signal.Signals, project: Any, sshd: Sshd, tmp_path: Path
 ) -> None:
     deploy = ("tuneline.commands.main", "deploy", str(project.folder), "--path", "model", "--to", str(tmp_path / "to"))
     for tag in ("v1", "v2"):
@@ -242,10 +251,11 @@ def test_a_deployment_from_a_server_that_is_killed_fails_and_the_model_before_it
 
     second = Transfer(project, *deploy, "--rev", "v2")
     second.until_half_way(tmp_path / "to", ".versions/.fetching/**/*")
-    sshd.kill()
+    sshd.signal(number)
     assert re.search(r"^error: .* at v2: .+$", second.fails(), re.MULTILINE)
     assert verify_model(tmp_path / "to") == before
 
+    sshd.kill()
     sshd.start()
     project.run(sys.executable, "-m", *deploy, "--rev", "v2")
     assert hashlib.md5(verify_model(tmp_path / "to").gguf.read_bytes()).hexdigest() == wanted
