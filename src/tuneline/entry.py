@@ -23,14 +23,20 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-def stage_arguments(description: str | None, *paths: str, names: tuple[str, ...] = ()) -> argparse.Namespace:
+def stage_arguments(
+    description: str | None, *paths: str, names: tuple[str, ...] = (), lists: tuple[str, ...] = ()
+) -> argparse.Namespace:
     """Parse `--params` and one required `--NAME` per path (a `Path`) and per name (a `str`) from the command line.
+
+    Each of `lists` takes several paths.
 
     Every path a stage touches comes in here, so that dvc.yaml alone says where things lie.
     """
     parser = argparse.ArgumentParser(description=description)
     for path in ("params", *paths):
         parser.add_argument(f"--{path.replace('_', '-')}", type=Path, required=True)
+    for several in lists:
+        parser.add_argument(f"--{several.replace('_', '-')}", type=Path, nargs="+", required=True)
     for name in names:
         parser.add_argument(f"--{name.replace('_', '-')}", type=str, required=True)
     return parser.parse_args()

@@ -51,6 +51,12 @@ def test_the_deployable_folder_is_complete(experiment: Path) -> None:
     assert (deploy / "README.md").exists()
 
 
+def test_the_package_names_the_commit_of_its_inputs(experiment: Path, run: Run) -> None:
+    record = json.loads((experiment / "models/deploy/provenance.json").read_text(encoding="utf-8"))
+    (first,) = run("git", "rev-list", "--max-parents=0", "HEAD").stdout.split()  # which holds every input
+    assert record["git"] == {"commit": first, "dirty": False}
+
+
 _PARSE = """
 import time
 from dvc.utils.serialize import load_yaml

@@ -11,6 +11,7 @@ from tuneline.config.params import read_params
 from tuneline.config.schema import LearningRates, LoraConfig, MethodConfig, ModelConfig, SourceConfig
 from tuneline.data.records import Example, Message, make_example
 from tuneline.export.card import Reports
+from tuneline.export.commit import Commit
 from tuneline.export.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ def experiment(**model: object) -> Experiment:
         use_dora=False,
         use_rslora=False,
     )
-    sections = {field.name: getattr(params, field.name) for field in fields(Experiment) if field.name != "shipped"}
+    found = {"shipped", "commit"}  # by the package stage, not in params.yaml
+    sections = {field.name: getattr(params, field.name) for field in fields(Experiment) if field.name not in found}
     # whatever params.yaml is at the moment, these are what the tests speak of
     fixed = {
         "seed": 42,
@@ -146,6 +148,7 @@ def experiment(**model: object) -> Experiment:
         "eval": params.eval.model_copy(update={"confidence": 0.95}),
         "export": params.export.model_copy(update={"n_ctx": 512, "verified": ("f16", "q8_0", "q4_k_m")}),
         "shipped": "q8_0",
+        "commit": Commit("c0ffee" + 34 * "0", dirty=False),
     }
     return Experiment(**(sections | fixed))
 

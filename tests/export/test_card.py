@@ -13,6 +13,7 @@ from tests.export.conftest import experiment, reports
 from tuneline.config.schema import CombineConfig, EndpointConfig, HubDatasetConfig
 from tuneline.errors import ConfigError, DataError
 from tuneline.export.card import card
+from tuneline.export.commit import Commit
 from tuneline.export.provenance import check_pinned, provenance
 from tuneline.serving.integrity import record_sha256
 
@@ -218,7 +219,8 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 def lineage(folders: tuple[Path, Path], settings: Any) -> str:
     data, out = folders
-    return provenance(settings, {"data": data}, out, {"base": "mit"}, {"merge": {"kl_mean_nats": 0.5}})
+    commit = experiment().commit
+    return provenance(settings, commit, {"data": data}, out, {"base": "mit"}, {"merge": {"kl_mean_nats": 0.5}})
 
 
 def test_provenance_hashes_inputs_and_outputs_and_names_no_folder(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -231,11 +233,23 @@ def test_provenance_hashes_inputs_and_outputs_and_names_no_folder(folders: tuple
     assert record["settings"]["seed"] == 42
     assert record["settings"]["hardware"]["name"]
     assert record["licences"] == {"base": "mit"}
+    assert record["git"] == {"commit": "c0ffee" + 34 * "0", "dirty": False}
+    assert "commit" not in record["settings"]
     assert set(record["libraries_at_packaging"]) >= {"torch", "transformers", "peft", "llama-cpp-python"}
     assert record["llama_cpp_commit"] is None or len(record["llama_cpp_commit"]) == 40
     assert record["record_sha256"] == record_sha256(record)
     assert str(tmp_path) not in text
     assert lineage(folders, experiment().settings()) == text
+
+
+def test_card_names_the_commit_and_what_was_not_in_it() -> None:
+    it = experiment()
+    sha1 = it.commit.sha1
+    assert f"\n## Lineage\n\nMade of the code, configuration and data of commit `{sha1}`.\n" in card(it, reports())
+    changed = card(replace(it, commit=Commit(sha1, dirty=True)), reports())
+    assert f"commit `{sha1}`, and of changes that were not committed.\n" in changed
+    unknown = card(replace(it, commit=Commit(None, None, "no git repository")), reports())
+    assert "Of which commit it was made is not known: no git repository.\n" in unknown
 
 
 def test_settings_digest_changes_with_any_setting(folders: tuple[Path, Path]) -> None:

@@ -134,6 +134,7 @@ def test_what_an_earlier_list_left_behind_is_not_packaged(
 ) -> None:
     """By the stage: beside the types of today lie the file and the report of a smaller, better one."""
     from tuneline.config.compose import compose
+    from tuneline.export.commit import commit_of
     from tuneline.stages import package
 
     compose(Path("conf"), tmp_path / "params.yaml", ["export.quants=[q8_0]", "export.pick=smallest_within_budget"])
@@ -151,6 +152,7 @@ def test_what_an_earlier_list_left_behind_is_not_packaged(
     paths |= dict.fromkeys(("sources", "augment_report", "clean_augmented_report"), tmp_path / "none")
     paths |= {"verified": tmp_path / "reports/verified", "params": tmp_path / "params.yaml", "gguf": tmp_path / "gguf"}
     paths |= {name: getattr(inputs, name) for name in ("raw", "data", "base", "adapter", "merged")}
+    paths["committed"] = Path("conf")
     words = [(f"--{name.replace('_', '-')}", str(path)) for name, path in {**paths, "out": tmp_path / "out"}.items()]
     monkeypatch.setattr(sys, "argv", ["package", *chain.from_iterable(words)])
     package.main()
@@ -158,6 +160,7 @@ def test_what_an_earlier_list_left_behind_is_not_packaged(
     record = json.loads((tmp_path / "out/provenance.json").read_text())
     assert set(record["metrics"]["verified"]) == {"f16", "q8_0"}
     assert set(record["inputs"]["gguf"]) == {"q8_0.gguf"}
+    assert record["git"] == commit_of([Path("conf")]).record()
 
 
 def write_json(path: Path, value: object) -> None:

@@ -65,8 +65,15 @@ def whole_project(tokens_project: Project, tmp_path_factory: pytest.TempPathFact
     for name in FIGURES:
         (project.folder / "reports" / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(ROOT / "reports" / name, project.folder / "reports" / name)
+    commit_all(project.folder)  # package names the commit that everything before it was made of
     project.succeed("parity", "package")
     return project
+
+
+def commit_all(folder: Path) -> None:
+    identity = ("-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
+    for command in (("add", "-A"), (*identity, "commit", "-qm", "inputs")):
+        subprocess.run(["git", *command], cwd=folder, check=True)
 
 
 def copied(project: Project, folder: Path) -> Project:

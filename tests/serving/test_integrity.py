@@ -156,6 +156,21 @@ def test_command_says_what_it_verified(package: Path, capsys: pytest.CaptureFixt
     assert "every hash as recorded" in capsys.readouterr().out
 
 
+def test_command_names_the_commit_that_the_model_was_made_of(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = json.loads((package / RECORD).read_text())
+    for git, line in {
+        ("1" * 40, False): f"made of   commit {'1' * 40}\n",
+        ("1" * 40, True): f"made of   commit {'1' * 40}, and changes that were not committed\n",
+        (None, None): "",
+    }.items():
+        content = written | {"git": dict(zip(("commit", "dirty"), git, strict=True))}
+        (package / RECORD).write_text(json.dumps(content | {"record_sha256": record_sha256(content)}))
+        dispatch(["verify-model", str(package)])
+        said = capsys.readouterr().out
+        assert line in said
+        assert ("made of" in said) == bool(line)
+
+
 def test_serving_needs_neither_torch_nor_dvc(pytestconfig: pytest.Config) -> None:
     heavy = "{'torch', 'transformers', 'numpy', 'dvc', 'llama_cpp', 'openai'}"
     modules = "tuneline.commands.chat, tuneline.commands.serve, tuneline.commands.verify_model"

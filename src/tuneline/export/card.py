@@ -10,6 +10,7 @@ import yaml
 from tuneline.config.schema import SourceConfig
 from tuneline.evaluation.names import interval_names, score_name
 from tuneline.export.chain import HOW_COMPARED, chain, chain_notes, chain_table, verdict
+from tuneline.export.commit import Commit
 from tuneline.export.experiment import Experiment
 
 Figures = Mapping[str, float | int]
@@ -42,6 +43,7 @@ def card(it: Experiment, reports: Reports) -> str:
         _parity(it, reports),
         _data(it, reports),
         _making(it, reports),
+        _lineage(it),
         _running(it),
         _limits(it, reports),
     ]
@@ -77,8 +79,7 @@ def _introduction(it: Experiment) -> str:
     pin = "" if it.model.revision is None else f" at revision `{it.model.revision}`"
     return (
         f"# {it.title}\n\n`{base}`{pin} ({it.model.licence}), tuned on {it.data.name} with "
-        f"{_method(it)}{_combined(it)}, as a GGUF of type {it.shipped} for llama.cpp and Ollama.\n"
-        "Lineage with the hash of every input: `provenance.json`."
+        f"{_method(it)}{_combined(it)}, as a GGUF of type {it.shipped} for llama.cpp and Ollama."
     )
 
 
@@ -194,6 +195,20 @@ def _making(it: Experiment, reports: Reports) -> str:
         f"## How it was made\n\nRecipe `{it.recipe.name}`: {phases}, on {it.hardware.name} with seed {it.seed}.\n\n"
         f"Phase `{it.recipe.final}`:\n\n{_table(['figure', 'value'], training)}"
     )
+
+
+def _lineage(it: Experiment) -> str:
+    return (
+        f"## Lineage\n\n{_made_of(it.commit)}\n`provenance.json` holds the hash of every input and of every file here, "
+        "all settings, and the versions of the libraries."
+    )
+
+
+def _made_of(commit: Commit) -> str:
+    if commit.sha1 is None:
+        return f"Of which commit it was made is not known: {commit.reason}."
+    added = ", and of changes that were not committed" if commit.dirty else ""
+    return f"Made of the code, configuration and data of commit `{commit.sha1}`{added}."
 
 
 def _origin(source: SourceConfig) -> str:

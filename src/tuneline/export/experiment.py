@@ -1,4 +1,4 @@
-"""What a packaged model is the result of: every section of params.yaml that has a say in it."""
+"""What a packaged model is the result of: every section of params.yaml that has a say in it, and a commit."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from tuneline.config.schema import (
     SplitConfig,
     TrainConfig,
 )
+from tuneline.export.commit import Commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Experiment:
     merge: MergeConfig
     export: ExportConfig
     shipped: GgufType  # what export.pick came to
+    commit: Commit  # of code, configuration and data
 
     @property
     def title(self) -> str:
@@ -56,6 +58,6 @@ class Experiment:
         return f"{self.title}-{self.shipped}.gguf"
 
     def settings(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        plain: dict[str, Any] = TypeAdapter(Experiment).dump_python(self, mode="json")
+        """Plain values, for JSON: all but the commit, which sets nothing."""
+        plain: dict[str, Any] = TypeAdapter(Experiment).dump_python(self, mode="json", exclude={"commit"})
         return plain

@@ -97,7 +97,7 @@ def package(it: Experiment, reports: Reports, gguf: Path, inputs: Inputs, out: P
     if it.export.lora_base is not None:
         used |= _copy_lora(gguf.parent, it.export.lora_base, out)
     licences = {"base": it.model.licence, "data": it.data.licence}
-    write_text(out / RECORD, provenance(it.settings(), used, out, licences, asdict(reports)))
+    write_text(out / RECORD, provenance(it.settings(), it.commit, used, out, licences, asdict(reports)))
 
 
 def _needed_bytes(it: Experiment, gguf: Path, merged: Path) -> int:

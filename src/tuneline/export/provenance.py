@@ -1,8 +1,8 @@
 """Where a packaged model comes from: hashes, settings, versions. What is not pinned is not packaged.
 
-No clock, host or path: the same inputs give the same file, so `dvc repro` can skip or repeat the stage. No git commit
-and no dirty flag either: the commit that holds this folder's hash in its dvc.lock is made after it. `tuneline deploy`
-fetches from that very commit and writes it into deployment.json, beside the folder.
+No clock, host or path: the same inputs give the same file, so `dvc repro` can skip or repeat the stage. The commit in
+it is that of the inputs (`tuneline.export.commit`): the one that holds this folder's hash in its dvc.lock is made after
+it. `tuneline deploy` fetches from that later one and writes it into deployment.json, beside the folder.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from typing import Any
 
 from tuneline.config.schema import DataConfig, ModelConfig
 from tuneline.errors import ConfigError, DataError
+from tuneline.export.commit import Commit
 from tuneline.export.llama_cpp import llama_cpp_commit, llama_cpp_folder
 from tuneline.serving.integrity import file_digests, record_sha256
 
@@ -53,9 +54,14 @@ def _is_commit(revision: str | None) -> bool:
 
 
 def provenance(
-    settings: Json, inputs: Mapping[str, Path], out: Path, licences: Mapping[str, str], metrics: Mapping[str, Json]
+    settings: Json,
+    commit: Commit,
+    inputs: Mapping[str, Path],
+    out: Path,
+    licences: Mapping[str, str],
+    metrics: Mapping[str, Json],
 ) -> str:
-    """JSON with sorted keys: settings, hashes of what went in and came out, licences, metrics, library versions.
+    """JSON with sorted keys: settings, commit, hashes of what went in and came out, licences, metrics, versions.
 
     The versions are those that packaged; another machine may have trained (their lock file is in the commit).
     llama.cpp is the one inside llama-cpp-python, which converter and runtime are taken from; its commit is null where
@@ -65,6 +71,7 @@ def provenance(
     record: dict[str, Json] = {
         "settings": settings,
         "settings_sha256": hashlib.sha256(json.dumps(settings, sort_keys=True).encode("utf-8")).hexdigest(),
+        "git": commit.record(),
         "inputs": {name: _hashes(path) for name, path in inputs.items()},
         "files": {name: entry | {"n_bytes": (out / name).stat().st_size} for name, entry in _hashes(out).items()},
         "licences": licences,

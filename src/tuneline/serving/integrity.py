@@ -223,6 +223,13 @@ def _deployment(top: Path) -> Mapping[str, Json] | None:
     return deployment
 
 
+def _made_of(record: Mapping[str, Json]) -> Iterator[str]:
+    """Of the commit whose inputs it was made of; folders of earlier releases name none."""
+    match record.get("git"):
+        case {"commit": str() as commit, "dirty": bool() as dirty}:
+            yield f"  made of   commit {commit}{', and changes that were not committed' if dirty else ''}"
+
+
 def described(verified: Verified) -> list[str]:
     """Lines for a person: what was read, what it is, where it comes from."""
     listed, model = verified.record["files"], verified.record["settings"]["model"]["name"]
@@ -230,6 +237,7 @@ def described(verified: Verified) -> list[str]:
         f"{verified.folder}: {len(listed) + 1} files, {verified.n_bytes / 2**20:.1f} MiB, every hash as recorded",
         f"  model     {verified.gguf.name}, from {model}, {verified.n_ctx} tokens of context",
     ]
+    lines += _made_of(verified.record)
     if verified.has_lora:
         lines += [f"  adapter   {LORA_ADAPTER} on {LORA_BASE}: `tuneline serve ... --lora` shares the base with others"]
     if verified.deployment is None:

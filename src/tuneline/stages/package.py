@@ -2,6 +2,7 @@
 
 from tuneline.config.params import read_params
 from tuneline.entry import run, stage_arguments
+from tuneline.export.commit import commit_of
 from tuneline.export.experiment import Experiment
 from tuneline.export.package import Inputs, package, read_reports
 from tuneline.export.picking import pick
@@ -13,7 +14,8 @@ def main() -> None:
         "ingest_report", "clean_report", "split_report", "train_report", "evaluated", "merge_report",
         "evaluated_merged", "verified", "augment_report", "clean_augmented_report",
     )  # fmt: skip
-    args = stage_arguments(__doc__, "gguf", "merged", "adapter", "sources", "base", "data", "raw", *measured, "out")
+    models = ("gguf", "merged", "adapter", "sources", "base")
+    args = stage_arguments(__doc__, *models, "data", "raw", *measured, "out", lists=("committed",))
     params = read_params(args.params)
     figures = read_reports(
         ingest=args.ingest_report,
@@ -46,6 +48,7 @@ def main() -> None:
         merge=params.merge,
         export=params.export,
         shipped=shipped,
+        commit=commit_of(args.committed),
     )
     with atomic_folder(args.out) as folder:
         sources = None if params.merge.combine is None else args.sources
