@@ -1,7 +1,6 @@
 """A tiny Llama with a tokenizer of its own, taken through the whole chain once per session. Imports nothing heavy."""
 
 import struct
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +8,7 @@ import pytest
 
 from tuneline.config.params import read_params
 from tuneline.config.schema import LearningRates, LoraConfig, MethodConfig, ModelConfig, SourceConfig
+from tuneline.config.schema.whole import Settings
 from tuneline.data.records import Example, Message, make_example
 from tuneline.export.card import Reports
 from tuneline.export.commit import Commit
@@ -136,8 +136,7 @@ def experiment(**model: object) -> Experiment:
         use_dora=False,
         use_rslora=False,
     )
-    found = {"shipped", "commit"}  # by the package stage, not in params.yaml
-    sections = {field.name: getattr(params, field.name) for field in fields(Experiment) if field.name not in found}
+    sections = {name: getattr(params, name) for name in Settings.model_fields}
     # whatever params.yaml is at the moment, these are what the tests speak of
     fixed = {
         "seed": 42,
@@ -151,6 +150,11 @@ def experiment(**model: object) -> Experiment:
         "commit": Commit("c0ffee" + 34 * "0", dirty=False),
     }
     return Experiment(**(sections | fixed))
+
+
+def exporting(it: Experiment, **export: object) -> Experiment:
+    """The experiment with other values in its section export."""
+    return it.model_copy(update={"export": it.export.model_copy(update=export)})
 
 
 def reports() -> Reports:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.export.conftest import experiment, reports
+from tests.export.conftest import experiment, exporting, reports
 from tuneline.config.schema import CombineConfig, EndpointConfig, HubDatasetConfig
 from tuneline.errors import ConfigError, DataError
 from tuneline.export.card import card
@@ -38,7 +38,7 @@ def test_card_has_the_hubs_front_matter() -> None:
 def test_card_speaks_of_the_adapter_alone_only_when_it_is_shipped() -> None:
     it, own = experiment(), {"adapter_size_mib": 0.4, "kl_mean_nats": 2e-6, "top1_agreement": 1.0}
     figures = {**reports().verified["f16"], **own}
-    with_lora = replace(it, export=it.export.model_copy(update={"lora_base": "f16"}))
+    with_lora = exporting(it, lora_base="f16")
     text = card(with_lora, replace(reports(), lora=figures))
     assert "`lora/` holds the adapter alone (0.4 MiB) and the base in f16" in text
     assert "KL 2e-06 nats" in text
@@ -50,10 +50,10 @@ def test_card_speaks_of_the_adapter_alone_only_when_it_is_shipped() -> None:
 def test_card_tells_clients_the_system_prompt_and_how_to_run_what_is_shipped() -> None:
     it = experiment()
     data = it.data.model_copy(update={"system_prompt": 'Be "brief".'})
-    text = card(replace(it, data=data, export=it.export.model_copy(update={"vllm": True})), reports())
+    text = card(exporting(it.model_copy(update={"data": data}), vllm=True), reports())
     assert r'Clients send this system prompt, as in training: "Be \"brief\"."' in text
     assert "\nvllm serve vllm " in text
-    plain = card(replace(it, export=it.export.model_copy(update={"vllm": False})), reports())
+    plain = card(exporting(it, vllm=False), reports())
     assert "system prompt, as" not in plain
     assert "vllm serve" not in plain
 
@@ -65,7 +65,7 @@ def test_card_says_what_was_combined_and_how() -> None:
         {"family": "adapter", "combination_type": "cat", "sources": sources, "density": None}
         | {"majority_sign_method": None, "svd_rank": None}
     )
-    combined = replace(it, merge=it.merge.model_copy(update={"combine": combine}))
+    combined = it.model_copy(update={"merge": it.merge.model_copy(update={"combine": combine})})
     text = card(combined, reports())
     assert "combined by cat of `models/phase/sft` (0.5), `models/sources/other` (0.25)" in text
     assert "combined by" not in card(it, reports())
@@ -78,7 +78,7 @@ def test_card_counts_the_rows_of_a_teacher_and_names_it() -> None:
         sends_seed=True, timeout_s=60.0, max_retries=3, concurrency=4, max_total_tokens=1000,
     )  # fmt: skip
     taught = {"augment": {"n_kept": 90, "n_rejected_by_empty": 7}, "clean_augmented": {"n_rejected_by_refusals": 3}}
-    with_teacher = replace(it, augment=it.augment.model_copy(update={"endpoint": endpoint}))
+    with_teacher = it.model_copy(update={"augment": it.augment.model_copy(update={"endpoint": endpoint})})
     text = card(with_teacher, replace(reports(), taught=taught))
     assert "90 rows written by the teacher `teacher-7b` joined them" in text
     assert "| augment | empty | 7 |" in text
@@ -246,9 +246,9 @@ def test_card_names_the_commit_and_what_was_not_in_it() -> None:
     it = experiment()
     sha1 = it.commit.sha1
     assert f"\n## Lineage\n\nMade of the code, configuration and data of commit `{sha1}`.\n" in card(it, reports())
-    changed = card(replace(it, commit=Commit(sha1, dirty=True)), reports())
+    changed = card(it.model_copy(update={"commit": Commit(sha1, dirty=True)}), reports())
     assert f"commit `{sha1}`, and of changes that were not committed.\n" in changed
-    unknown = card(replace(it, commit=Commit(None, None, "no git repository")), reports())
+    unknown = card(it.model_copy(update={"commit": Commit(None, None, "no git repository")}), reports())
     assert "Of which commit it was made is not known: no git repository.\n" in unknown
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.export.conftest import PEFT_WARNING, experiment, reports
+from tests.export.conftest import PEFT_WARNING, experiment, exporting, reports
 from tuneline.errors import ConfigError, DataError, EnvironmentProblem, ModelError
 from tuneline.serving.integrity import verify_model
 
@@ -67,8 +67,7 @@ def test_a_package_with_the_adapter_alone_needs_room_for_its_files_too(
         shutil.copyfile(q8_0, folder / name)
     free = 2 * q8_0.stat().st_size
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=free, used=0, free=free))
-    it = experiment()
-    alone = replace(it, export=it.export.model_copy(update={"lora_base": "q8_0"}))
+    alone = exporting(experiment(), lora_base="q8_0")
     (tmp_path / "out").mkdir()
     with pytest.raises(EnvironmentProblem, match=f"needs up to {3 * q8_0.stat().st_size:,} bytes, {free:,} are free"):
         package(alone, reports(), folder / "q8_0.gguf", inputs, tmp_path / "out")
@@ -103,16 +102,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_vllm_folder_is_the_merged_model_and_loads(q8_0: Path, inputs: "Inputs", tmp_path: Path) -> None:
-    from dataclasses import replace
-
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from tuneline.export.package import package
 
-    it = experiment()
     (tmp_path / "out").mkdir()
-    export = it.export.model_copy(update={"vllm": True})
-    package(replace(it, export=export), reports(), q8_0, inputs, tmp_path / "out")
+    package(exporting(experiment(), vllm=True), reports(), q8_0, inputs, tmp_path / "out")
     assert contents(tmp_path / "out/vllm") == contents(inputs.merged)
     assert "generation_config.json" in contents(tmp_path / "out/vllm")
     verify_model(tmp_path / "out")

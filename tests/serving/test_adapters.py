@@ -91,15 +91,14 @@ def shipped_adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def shipped(ggufs: Path, base: Path) -> Path:
-    from tests.export.conftest import experiment, reports
+    from tests.export.conftest import experiment, exporting, reports
     from tuneline.export.package import Inputs, package
 
-    it = experiment()
+    it = exporting(experiment(), lora_base="f16")
     figures = {**reports().verified["f16"], "adapter_size_mib": 0.4, "kl_mean_nats": 2e-6}
     inputs = Inputs(base / "config.json", base / "config.json", base, ggufs / "adapter", base)
     (ggufs / "deploy").mkdir()
-    export = it.export.model_copy(update={"lora_base": "f16"})
-    package(replace(it, export=export), replace(reports(), lora=figures), ggufs / "q8_0.gguf", inputs, ggufs / "deploy")
+    package(it, replace(reports(), lora=figures), ggufs / "q8_0.gguf", inputs, ggufs / "deploy")
     return ggufs / "deploy"
 
 

@@ -1,49 +1,15 @@
 """What a packaged model is the result of: every section of params.yaml that has a say in it, and a commit."""
 
-from dataclasses import dataclass
 from typing import Any
 
-from pydantic import TypeAdapter
-
-from tuneline.config.schema import (
-    AugmentConfig,
-    CleanConfig,
-    DataConfig,
-    EvalConfig,
-    ExportConfig,
-    GgufType,
-    HardwareConfig,
-    LoraConfig,
-    MergeConfig,
-    MethodConfig,
-    ModelConfig,
-    QuantizationConfig,
-    RecipeConfig,
-    SplitConfig,
-    TrainConfig,
-)
+from tuneline.config.schema import GgufType
+from tuneline.config.schema.whole import Settings
 from tuneline.export.commit import Commit
 
 
-@dataclass(frozen=True, slots=True)
-class Experiment:
-    """The sections by their names; tracking is left out, as it changes no result."""
+class Experiment(Settings):
+    """The sections by their names, and what came of them."""
 
-    seed: int
-    model: ModelConfig
-    method: MethodConfig
-    lora: LoraConfig | None
-    quantization: QuantizationConfig | None
-    recipe: RecipeConfig
-    data: DataConfig
-    clean: CleanConfig
-    augment: AugmentConfig
-    split: SplitConfig
-    train: TrainConfig
-    hardware: HardwareConfig
-    eval: EvalConfig
-    merge: MergeConfig
-    export: ExportConfig
     shipped: GgufType  # what export.pick came to
     commit: Commit  # of code, configuration and data
 
@@ -59,5 +25,4 @@ class Experiment:
 
     def settings(self) -> dict[str, Any]:
         """Plain values, for JSON: all but the commit, which sets nothing."""
-        plain: dict[str, Any] = TypeAdapter(Experiment).dump_python(self, mode="json", exclude={"commit"})
-        return plain
+        return self.model_dump(mode="json", exclude={"commit"})

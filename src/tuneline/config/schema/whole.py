@@ -25,10 +25,15 @@ from tuneline.config.schema.train import TrainConfig
 Sha256 = Annotated[str, AfterValidator(matching(r"[0-9a-f]{64}", "a SHA-256: 64 lower-case hex digits"))]
 
 
-class Params(Strict):
-    """The whole of params.yaml."""
+class Composition(Strict):
+    """Where params.yaml comes from."""
 
     conf_digest: Sha256  # of conf/**/*.yaml when params.yaml was composed
+
+
+class Settings(Strict):
+    """What has a say in a result: every section but tracking, which only watches."""
+
     seed: Annotated[int, Field(ge=0, lt=2**32)]  # of every random draw
     model: ModelConfig
     method: MethodConfig
@@ -44,4 +49,9 @@ class Params(Strict):
     eval: EvalConfig
     merge: MergeConfig
     export: ExportConfig
+
+
+class Params(Settings, Composition):  # pydantic begins with the fields of the last, as params.yaml does
+    """The whole of params.yaml."""
+
     tracking: TrackingConfig
