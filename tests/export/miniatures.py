@@ -121,6 +121,12 @@ class Miniature:
     lora: dict[str, Any] = field(default_factory=dict)
     chat_template_kwargs: dict[str, bool | int | str] = field(default_factory=dict)
 
+    @property
+    def not_alone(self) -> str | None:
+        """Why its adapter gets no GGUF of its own: an adapter of experts has two ranks, for gate and up are one."""
+        has_experts = bool({"num_experts", "num_local_experts"} & self.config.keys())
+        return "a DoRA adapter" if self.lora.get("use_dora") else "scales differ by layer" if has_experts else None
+
 
 _SHAPE: dict[str, Any] = {
     "hidden_size": 256,
@@ -219,6 +225,18 @@ MINIATURES: dict[str, Miniature] = {
         "Qwen3ForCausalLM", _QWEN3, CHATML_WITH_THOUGHTS, ("<|im_end|>", "<|endoftext|>"), "ChatML without thoughts",
         {"tie_word_embeddings": True, "head_dim": 64, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
         {}, {"enable_thinking": False},
+    ),
+    "qwen3-moe": Miniature(
+        "Qwen3MoeForCausalLM", _QWEN3, CHATML_WITH_THOUGHTS, ("<|im_end|>", "<|endoftext|>"), "ChatML without thoughts",
+        {"tie_word_embeddings": False, "head_dim": 64, "num_experts": 4, "num_experts_per_tok": 2,
+         "moe_intermediate_size": 256, "norm_topk_prob": True,
+         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+        {}, {"enable_thinking": False},
+    ),
+    "mixtral": Miniature(
+        "MixtralForCausalLM", _LLAMA2, MISTRAL_TURNS, ("</s>",), "Mistral",
+        {"tie_word_embeddings": False, "sliding_window": None, "num_local_experts": 8, "num_experts_per_tok": 2,
+         "intermediate_size": 256},
     ),
     "mistral": Miniature(
         "MistralForCausalLM", _LLAMA2, MISTRAL_TURNS, ("</s>",), "Mistral",
