@@ -17,7 +17,7 @@ from tests.faults.trainers import NO_FAULT, Prepare, Trainers, forget
 
 DATA_STAGES = ("guard", "ingest", "clean", "split", "describe")
 # What package and parity read of stages that take minutes: the figures of the default experiment
-FIGURES = ("evaluate.json", "verify/f16.json", "verify/q8_0.json", "verify/q4_k_m.json")
+FIGURES = ("evaluate.json", "evaluate_merged.json", "verify/f16.json", "verify/q8_0.json", "verify/q4_k_m.json")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
