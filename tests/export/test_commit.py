@@ -1,5 +1,6 @@
 """Which commit a model was made of: that of the inputs, whatever else is committed, or null with a reason."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -67,6 +68,17 @@ def test_an_input_changed_or_not_added_is_dirty_and_committed_it_is_the_answer(p
     after = commit_all(project)
     assert after != before
     assert commit_of(INPUTS) == Commit(after, dirty=False)
+
+
+def test_a_change_that_leaves_size_and_time_as_they_were_is_dirty(project: Path) -> None:
+    """As DVC's queue makes it, in the second in which it has checked the file out."""
+    git(project, "config", "core.trustctime", "false")
+    os.utime(project / "params.yaml", (10**9, 10**9))
+    assert git(project, "status", "--porcelain") == ""  # and now git remembers that time
+    (project / "params.yaml").write_text("2\n")
+    os.utime(project / "params.yaml", (10**9, 10**9))
+    assert git(project, "status", "--porcelain") == "", "the very thing that git does not notice"
+    assert commit_of(INPUTS) == Commit(head(project), dirty=True)
 
 
 def test_an_input_that_was_removed_is_dirty(project: Path) -> None:

@@ -15,12 +15,13 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tuneline.errors import EnvironmentProblem
 
-PATIENCE_S = 300  # `git status` reads whatever looks changed, and data/raw may be large
-# Asked, git takes no lock, writes no index, starts no daemon, and a name with a `*` is a name.
-_GIT = ("git", "--no-optional-locks", "--literal-pathspecs", "-c", "core.fsmonitor=false")
+PATIENCE_S = 300  # `git status` reads every input, and data/raw may be large
+# Asked, git starts no daemon, and a name with a `*` is a name.
+_GIT = ("git", "--literal-pathspecs", "-c", "core.fsmonitor=false")
 # What git says where there is nothing to ask, and what the record says then: without a path of this machine.
 _NOTHING = {"not a git repository": "no git repository", "bad revision 'HEAD'": "nothing was committed yet"}
 _CUT_OFF = "a shallow clone, which may end after that commit; `git fetch --unshallow`, then `dvc repro -f -s package`"
@@ -56,8 +57,20 @@ def commit_of(inputs: Sequence[Path]) -> Commit:
         return Commit(None, None, "no commit holds the inputs")
     if _is_cut_off(sha1):
         return Commit(None, None, _CUT_OFF)
+    return Commit(sha1, _is_dirty(names))
+
+
+def _is_dirty(names: Sequence[str]) -> bool:
+    """Compares every file's content with HEAD's, by an index of its own.
+
+    The repository's own remembers sizes and seconds, and where those are right git does not look into a file: DVC's
+    queue writes params.yaml in the second in which it was checked out, and seed 43 is no longer than seed 42.
+    """
     flags = ("--porcelain", "--untracked-files=normal", "--ignore-submodules=none")
-    return Commit(sha1, _answer(_git("status", *flags, "--", *names)) != "")
+    with TemporaryDirectory() as scratch:
+        index = {"GIT_INDEX_FILE": str(Path(scratch, "index"))}
+        _answer(_git("read-tree", "HEAD", **index))
+        return _answer(_git("status", *flags, "--", *names, **index)) != ""
 
 
 def _is_cut_off(sha1: str) -> bool:
@@ -67,13 +80,13 @@ def _is_cut_off(sha1: str) -> bool:
     return len(_answer(_git("rev-list", "-1", "--parents", sha1)).split()) == 1
 
 
-def _git(*arguments: str) -> "subprocess.CompletedProcess[str]":
+def _git(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
     # GIT_DIR, GIT_WORK_TREE, GIT_INDEX_FILE ... point at other repositories, as in a git hook that runs `dvc repro`
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")} | {"LC_ALL": "C"}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     try:
         return subprocess.run(  # noqa: S603  (a fixed program; the names come from dvc.yaml)
-            [*_GIT, *arguments], env=environment, stdin=subprocess.DEVNULL, capture_output=True,
-            encoding="utf-8", errors="replace", timeout=PATIENCE_S, check=False,
+            [*_GIT, *arguments], env=environment | {"LC_ALL": "C"} | settings, timeout=PATIENCE_S, check=False,
+            stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace",
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise EnvironmentProblem(

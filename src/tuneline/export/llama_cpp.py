@@ -63,7 +63,8 @@ def is_repacking_safe(cpu_info: Path = _CPU_INFO) -> bool:
     """Whether llama.cpp may lay quantised weights out anew for this processor.
 
     For AMX it does, and then ends in a segmentation fault as it multiplies them: seen with q8_0 and q4_k_m and the
-    release that is pinned here, and reported as https://github.com/ggml-org/llama.cpp/issues/20824.
+    release that is pinned here, reported as https://github.com/ggml-org/llama.cpp/issues/20824, and explained by
+    /pull/26954: the compiler takes the tiles' configuration away.
     """
     try:
         return "amx_int8" not in cpu_info.read_text(encoding="utf-8", errors="replace").split()
