@@ -158,6 +158,27 @@ def test_a_folder_without_weights_is_refused(conf: Path) -> None:
     assert (conf / "model" / "sqlama.yaml").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["a: b.md", "READ ME.md", "#notes", "-list.md"])
+def test_a_file_whose_name_cannot_be_written_is_named_and_nothing_is_written(name: str, conf: Path) -> None:
+    (local_model(conf) / name).write_text("")
+    before = (conf / "model" / "sqlama.yaml").read_bytes()
+    with pytest.raises(ConfigError, match=f"models/base/sqlama: {re.escape(repr(name))} is no name for conf/model"):
+        pin.execute(Namespace(conf=conf, name="sqlama", endpoint=None))
+    assert (conf / "model" / "sqlama.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\nlicence: mit\n", "\nlicence: mit"])
+@pytest.mark.parametrize(
+    "hashes", ["null", "null  # of each", "{}", "\n  a.json: b", "  # of each\n  a.json: b\n\n# c\n  # d\n  e.json: f"]
+)
+def test_hashes_take_the_place_of_those_before_wherever_they_stand(hashes: str, end: str) -> None:
+    digest = 64 * "a"
+    text = pin.with_digests(f"name: x\nsha256: {hashes}{end}", {"config.json": digest}, Path("x.yaml"))
+    rest = {"licence": "mit"} if "licence" in end else {}
+    assert OmegaConf.to_container(OmegaConf.create(text)) == {"name": "x", "sha256": {"config.json": digest}, **rest}
+    assert text.endswith(end)
+
+
 @pytest.mark.parametrize("name", ["qwen3_8", "../model/qwen3_8b", "qwen3_8b.yaml"])
 def test_an_unknown_name_lists_the_known_ones(name: str, conf: Path) -> None:
     with pytest.raises(ConfigError, match=r"allowed is gemma3_1b, .*; did you mean 'qwen3_8b'\?"):

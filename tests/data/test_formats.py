@@ -443,6 +443,24 @@ def test_a_reason_holds_no_half_of_an_address(n_chars: int, ingest_bytes: Ingest
     assert "ann.smith" not in found + forced
 
 
+@pytest.mark.parametrize("n_chars", range(5, 80))
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ({"role": "TEXT", "content": "a"}, "is unknown"),
+        ({"role": "user", "content": "a", "weight": "TEXT"}, "is not supported"),
+        ({"role": "user", "content": [{"type": "TEXT", "text": "a"}]}, "only text is learned"),
+    ],
+)
+def test_what_a_message_says_is_no_half_of_an_address_either(
+    message: dict[str, Any], said: str, n_chars: int, ingest_bytes: IngestBytes
+) -> None:
+    row = jsonl({"messages": [message]}).replace(b"TEXT", f"{'x' * n_chars} ann.smith@example-mail.com".encode())
+    (reason,) = ingest_bytes(row, chosen="openai").reasons
+    assert said in reason
+    assert "ann.smith" not in reason
+
+
 @pytest.mark.parametrize("word", ["0", "1", "good", "bad", "-1"])
 def test_a_csv_label_in_other_words_than_true_and_false_is_never_learned_from(
     word: str, ingest_bytes: IngestBytes

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tuneline.config.schema import PiiAction, PiiRuleConfig
 from tuneline.data.finding import Changed
-from tuneline.data.pii import PII_KINDS, find, mask, pii_rule
+from tuneline.data.pii import PII_KINDS, excerpt, find, mask, pii_rule
 from tuneline.data.records import Example, Json, Message, ToolCall, make_example, with_id
 from tuneline.data.signs import signs
 
@@ -35,6 +35,13 @@ def called(arguments: dict[str, Json]) -> Example:
 
 def ask(prompt: str, answer: str) -> Example:
     return make_example("own", 1, (Message("user", prompt), Message("assistant", answer)), None, {})
+
+
+@pytest.mark.parametrize("n_claims", [10, 3_000, 8_000])
+def test_a_web_token_that_an_excerpt_cuts_is_masked_however_long_it_is(n_claims: int) -> None:
+    letters = "aB3dE5gH7jK9mN1pQ"
+    token = f"eyJhbGciOiJIUzI1NiJ9.eyJ{(letters * n_claims)[:n_claims]}.{letters * 3}"
+    assert excerpt(f"token {token} and what follows it", 40) == "token <SECRET> and what follows it"
 
 
 # --- the planted corpus

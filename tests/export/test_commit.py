@@ -171,6 +171,16 @@ def test_variables_of_another_repository_are_not_obeyed(
     assert commit_of(INPUTS) == here
 
 
+def test_settings_of_the_user_are_obeyed(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's safe.directory often comes like this, and then `git status` by hand works."""
+    write(project / "conf/notes.txt")
+    assert commit_of(INPUTS).dirty
+    write(tmp_path / "ignored", "notes.txt\n")
+    for key, value in {"COUNT": "1", "KEY_0": "core.excludesFile", "VALUE_0": f"{tmp_path}/ignored"}.items():
+        monkeypatch.setenv(f"GIT_CONFIG_{key}", value)
+    assert commit_of(INPUTS) == Commit(head(project), dirty=False)
+
+
 def test_the_repository_is_only_read(project: Path) -> None:
     write(project / "conf/a.yaml")  # the same text at another time: git status would write that into its index
     before = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}

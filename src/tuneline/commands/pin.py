@@ -2,17 +2,23 @@
 
 import argparse
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 from tuneline.config.explain import did_you_mean
 from tuneline.config.params import read_values
+from tuneline.config.schema.section import RepoPath
 from tuneline.errors import ConfigError, EnvironmentProblem
 from tuneline.model.pinned import folder_digests
 from tuneline.output import write_text
 
 _REVISION_LINE = re.compile(r"^revision:[ \t]*[^\s#]+[ \t]*(?P<comment>#.*)?$", re.MULTILINE)
-_DIGESTS_LINES = re.compile(r"^sha256:[^\n#]*(?P<comment>#[^\n]*)?\n(?:[ \t]+[^\n]*\n)*", re.MULTILINE)
+_BLANK_LINES = r"(?:[ \t]*(?:#[^\n]*)?\n)*"  # comments too
+_DIGESTS_LINES = re.compile(
+    rf"^sha256:[^\n#]*(?P<comment>#[^\n]*)?(?:\n{_BLANK_LINES}[ \t]+[^\s#][^\n]*)*", re.MULTILINE
+)
 _COMMENT_COLUMN = 33
 _TIMEOUT_S = 20.0
 
@@ -29,7 +35,9 @@ def execute(arguments: argparse.Namespace) -> None:
     text = path.read_text(encoding="utf-8")
     name, is_folder = _named(path)
     if is_folder:
-        digests = folder_digests(_folder(arguments.conf.parent, name))
+        folder = _folder(arguments.conf.parent, name)
+        digests = folder_digests(folder)
+        _check_names(folder, digests)
         write_text(path, with_digests(text, digests, path))
         print(f"{path}: the hashes of {len(digests)} files in {name}; now run `make params`")
     else:
@@ -81,13 +89,22 @@ def with_digests(text: str, digests: Mapping[str, str], path: Path) -> str:
         raise ConfigError(f"{path}: {len(found)} lines `sha256: ...`, allowed is one; add `sha256: null`")
     comment = found[0]["comment"] or f"# of each file; `tuneline pin {path.stem}` writes them anew"
     lines = [f"{'sha256:':<{_COMMENT_COLUMN}}{comment}", *(f"  {name}: {digest}" for name, digest in digests.items())]
-    return text[: found[0].start()] + "\n".join(lines) + "\n" + text[found[0].end() :]
+    return text[: found[0].start()] + "\n".join(lines) + text[found[0].end() :]
 
 
 def _folder(root: Path, name: str) -> Path:
     if not any((root / name).glob("*.safetensors")):
         raise ConfigError(f"{root / name}: no model folder with safetensors; fetch or make it first, then pin it")
     return root / name
+
+
+def _check_names(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        try:
+            TypeAdapter(RepoPath).validate_python(name)
+        except ValidationError:
+            allowed = "allowed are letters, digits, _ . - and /; rename it, or move it out of the folder"
+            raise ConfigError(f"{folder}: {name!r} is no name for conf/model, {allowed}") from None
 
 
 def _model_file(conf: Path, name: str) -> Path:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tuneline.data.pii import excerpt
 from tuneline.data.records import ROLES, Example, Message, Role
 
 # who may speak after whom; "" is the start
@@ -27,7 +28,9 @@ class RowProblem(ValueError):  # noqa: N818  (a row's, not the program's)
 def known_role(name: str, names: dict[str, Role], place: str) -> Role:
     """The canonical role for a format's own name of it. Raises `RowProblem` for one it does not have."""
     if name not in names:
-        raise RowProblem("conversation", f"{place}: role {name!r:.80} is unknown; allowed: {', '.join(names)}")
+        raise RowProblem(
+            "conversation", f"{place}: role {excerpt(repr(name), 80)} is unknown; allowed: {', '.join(names)}"
+        )
     return names[name]
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from tuneline.data.conversation import RowProblem, known_role
 from tuneline.data.fields import Fields, an_object, objects, opened, present, text
+from tuneline.data.pii import excerpt
 from tuneline.data.records import ROLES, Json, Message, Role, ToolCall
 from tuneline.data.rows import kind_of
 from tuneline.data.strict_json import decoded
@@ -160,7 +161,7 @@ def _plain(turn: Fields) -> Message | None:
 
 def _message(turn: Fields, place: str) -> Message:
     if turn.get("weight") not in (None, 1):
-        weight = f"{turn['weight']!s:.40}"
+        weight = excerpt(str(turn["weight"]), 40)
         raise RowProblem("format", f"{place}: weight {weight} is not supported, only 1; every answer is learned alike")
     if _spelling(turn) == "role":
         return _openai_message(turn, place)
@@ -190,9 +191,8 @@ def _content(turn: Fields, place: str) -> str:
     parts = objects(turn["content"], f"{place}: content", "part")
     for number, part in enumerate(parts, 1):
         if part.get("type") != "text":
-            raise RowProblem(
-                "format", f"{place}: part {number} has type {part.get('type')!r:.80}; only text is learned"
-            )
+            kind = excerpt(repr(part.get("type")), 80)
+            raise RowProblem("format", f"{place}: part {number} has type {kind}; only text is learned")
     return "".join(text(part, "text", f"{place}: ") for part in parts)
 
 

@@ -24,7 +24,7 @@ PiiKind = Literal["email", "phone", "ip", "card", "iban", "national_id", "secret
 PII_KINDS: tuple[PiiKind, ...] = get_args(PiiKind)
 PiiSpan = tuple[PiiKind, int, int]  # offsets of the first character and behind the last one
 
-_CHARS_BEHIND = 2000  # an excerpt, masked with it: what is cut by the excerpt's end is whole there
+_CHARS_BEHIND = 16_000  # an excerpt, masked with it: what its end cuts is whole there, the longest web token too
 
 # Where two kinds claim the same characters, the one with the stricter form has them.
 _PRECEDENCE: tuple[PiiKind, ...] = ("secret", "email", "iban", "card", "national_id", "ip", "phone")

@@ -81,17 +81,26 @@ def _is_cut_off(sha1: str) -> bool:
 
 
 def _git(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-    # GIT_DIR, GIT_WORK_TREE, GIT_INDEX_FILE ... point at other repositories, as in a git hook that runs `dvc repro`
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     try:
         return subprocess.run(  # noqa: S603  (a fixed program; the names come from dvc.yaml)
-            [*_GIT, *arguments], env=environment | {"LC_ALL": "C"} | settings, timeout=PATIENCE_S, check=False,
+            [*_GIT, *arguments], env=_environment() | settings, timeout=PATIENCE_S, check=False,
             stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace",
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise EnvironmentProblem(
             f"package: `git {arguments[0]}` took more than {PATIENCE_S} s; run it by hand to see what it waits for"
         ) from None
+
+
+def _environment() -> dict[str, str]:
+    """Without what points at another repository, as in a git hook that runs `dvc repro`: GIT_DIR, GIT_INDEX_FILE ...
+
+    With the user's settings, such as the safe.directory of a container.
+    """
+    kept = {
+        key: value for key, value in os.environ.items() if not key.startswith("GIT_") or key.startswith("GIT_CONFIG_")
+    }
+    return kept | {"LC_ALL": "C"}
 
 
 def _answer(ran: "subprocess.CompletedProcess[str]") -> str:
