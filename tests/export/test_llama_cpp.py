@@ -1,10 +1,12 @@
 """Where llama.cpp's programs are, and that only those of the installed runtime are run."""
 
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tuneline.errors import EnvironmentProblem
+from tuneline.errors import EnvironmentProblem, ModelError
 from tuneline.export import llama_cpp
 from tuneline.export.llama_cpp import is_repacking_safe, of_runtime, repacking_options
 
@@ -55,3 +57,39 @@ def test_programs_are_told_where_repacking_is_not_safe(monkeypatch: pytest.Monke
     assert repacking_options() == ["--no-repack"]
     monkeypatch.setattr(llama_cpp, "is_repacking_safe", lambda: True)
     assert repacking_options() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_safe", [True, False])
+def test_the_runtime_is_told_too(is_safe: bool, f16: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tuneline.export import runtime
+
+    told: list[bool] = []
+
+    def load(_: bytes, params: Any) -> None:
+        assert "use_extra_bufts" in dict(params._fields_), "another release calls it otherwise, and takes any name"
+        told.append(params.use_extra_bufts)
+
+    monkeypatch.setattr("llama_cpp.llama_model_load_from_file", load)
+    monkeypatch.setattr(runtime, "is_repacking_safe", lambda: is_safe)
+    with pytest.raises(ModelError, match="cannot load it"):
+        runtime.check_weights(f16)
+    assert told == [is_safe]
+
+
+@pytest.mark.slow
+def test_the_importance_matrix_is_computed_with_it(f16: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tuneline.export import calibration
+
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> "subprocess.CompletedProcess[str]":
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 1, "", "refused")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    for is_safe in (True, False):
+        monkeypatch.setattr(llama_cpp, "is_repacking_safe", lambda is_safe=is_safe: is_safe)
+        with pytest.raises(ModelError, match="refused"):
+            calibration.compute(tmp_path / "tool", f16, tmp_path / "rows.txt", tmp_path / "out.gguf", n_ctx=64)
+    assert ["--no-repack" in command for command in commands] == [False, True]

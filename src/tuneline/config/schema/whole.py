@@ -49,7 +49,7 @@ class Settings(Strict):
     export: ExportConfig
 
 
-class Params(Settings, Composition):  # pydantic begins with the fields of the last, as params.yaml does
+class Params(Settings, Composition):  # pydantic begins with the fields of the last, and messages list keys so
     """The whole of params.yaml."""
 
     tracking: TrackingConfig
