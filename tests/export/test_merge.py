@@ -123,6 +123,38 @@ def test_merge_of_the_fixture_is_within_its_budget_and_reports_its_size(
     assert metrics["size_mib"] == pytest.approx(4 * metrics["n_parameters"] / 2**20, rel=0.01)
 
 
+def test_rounding_over_the_budget_is_told_from_weights_by_float64(
+    base: Path, adapter: Path, rows: list[list[int]], tmp_path: Path
+) -> None:
+    from tuneline.export.merge import check_merge, float64_difference, merge
+
+    metrics = merge(adapter, model_config(base), "float32", tmp_path, rows)
+    assert float64_difference(adapter, model_config(base), BUDGET, tmp_path, rows, metrics) == {}, "within it"
+    largest = min(metrics["relative_logit_diff"], metrics["written_relative_logit_diff"])
+    tight = BUDGET.model_copy(update={"max_relative_logit_diff": largest / 2})
+    with pytest.raises(BudgetError, match=r": relative_logit_diff is"):
+        check_merge(metrics, tight)
+    found = float64_difference(adapter, model_config(base), tight, tmp_path, rows, metrics)
+    check_merge(metrics | found, tight)
+
+
+def test_another_weight_is_over_the_budget_in_float64_too(
+    base: Path, adapter: Path, rows: list[list[int]], tmp_path: Path
+) -> None:
+    from safetensors.torch import save_file
+
+    from tuneline.export.merge import check_merge, float64_difference, merge
+
+    metrics = merge(adapter, model_config(base), "float32", tmp_path, rows)
+    weights = tensors(tmp_path)
+    weights[f"{LAYER}.weight"] *= 1.1
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    over = metrics | {"written_relative_logit_diff": 1.0}  # as merge would have measured it
+    found = float64_difference(adapter, model_config(base), BUDGET, tmp_path, rows, over)
+    with pytest.raises(BudgetError, match=r"float64_written_relative_logit_diff is"):
+        check_merge(over | found, BUDGET)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_sixteen_bit_merge_is_exact_before_rounding(
     base: Path, adapter: Path, rows: list[list[int]], tmp_path: Path, dtype: Any

@@ -3,7 +3,7 @@
 from tuneline.config.params import read_params
 from tuneline.entry import run, stage_arguments
 from tuneline.evaluation.heldout import read_heldout
-from tuneline.export.merge import check_merge, four_bit_distance, merge
+from tuneline.export.merge import check_merge, float64_difference, four_bit_distance, merge
 from tuneline.model.loading import load_tokenizer_from
 from tuneline.model.template import encode_conversation
 from tuneline.output import atomic_folder, write_metrics
@@ -17,6 +17,7 @@ def main() -> None:
     rows = [encode_conversation(tokenizer, example.messages, example.tools).input_ids for example in examples]
     with atomic_folder(args.out) as folder:
         metrics = merge(args.tuned, params.model, params.merge.dtype, folder, rows)
+        metrics |= float64_difference(args.tuned, params.model, params.merge, folder, rows, metrics)
         metrics |= four_bit_distance(args.tuned, params.model, params.quantization, folder, rows)
         # before the check, so that a failure can be looked into
         write_metrics(args.metrics, metrics, "n_tokens", "relative_logit_diff")
