@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -109,6 +110,20 @@ def test_a_file_too_few_or_too_many_in_a_pinned_base_is_refused(tiny: ModuleType
     (tmp_path / "generation_config.json").hardlink_to(tmp_path / "other.json")
     with pytest.raises(ModelError, match=r"other\.json: sha256 \w+\.\.\., model\.sha256 says no such file"):
         load_tokenizer(config)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a file that no user can read is one of Linux")
+def test_a_file_of_a_base_that_cannot_be_read_is_one_line(tiny: ModuleType, tmp_path: Path) -> None:
+    from tuneline.model.loading import load_tokenizer
+
+    config = pinned(tiny, tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors").symlink_to("/proc/self/mem")
+    with pytest.raises(
+        ModelError, match=r"model\.safetensors: cannot be read \(Input/output error\); it needs"
+    ) as caught:
+        load_tokenizer(config)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_tokenizer_without_chat_template_is_refused(tiny: ModuleType, tmp_path: Path) -> None:

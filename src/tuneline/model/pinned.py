@@ -28,14 +28,20 @@ def check_pinned(model: ModelConfig) -> None:
 
 
 def folder_digests(folder: Path) -> Mapping[str, str]:
-    """SHA-256 of each file in `folder` by its path there, without hidden ones: those are git's and the system's."""
+    """SHA-256 of each file in `folder` by its path there, without hidden ones: those are git's and the system's.
+
+    Raises `ModelError` for a file that cannot be read.
+    """
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     return {name: _digest(path) for name, path in files.items() if not any(p.startswith(".") for p in Path(name).parts)}
 
 
 def _digest(path: Path) -> str:
-    status = path.stat()
-    return _read_digest(path.absolute(), status.st_size, status.st_mtime_ns)
+    try:
+        status = path.stat()
+        return _read_digest(path.absolute(), status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); it needs rights and a sound disk") from None
 
 
 @cache  # a stage loads tokenizer, config and weights, each after a check
