@@ -92,7 +92,7 @@ def test_a_flipped_bit_in_any_file_of_a_pinned_base_is_refused_whatever_is_read(
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     found, expected = hashlib.sha256(data).hexdigest(), (config.sha256 or {})[name]
-    said = f"{path}: sha256 {found[:12]}..., model.sha256 says sha256 {expected[:12]}...; `git checkout -- {tmp_path}`"
+    said = f"{path}: sha256 {found[:12]}..., model.sha256 has sha256 {expected[:12]}...; `git checkout -- {tmp_path}`"
     for read in reads:
         with pytest.raises(ModelError, match=re.escape(said)) as caught:
             read()

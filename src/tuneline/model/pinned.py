@@ -21,7 +21,7 @@ def check_pinned(model: ModelConfig) -> None:
     for name in sorted(found.keys() | model.sha256.keys()):
         if found.get(name) != model.sha256.get(name):
             raise ModelError(
-                f"{folder / name}: {_said(found.get(name))}, model.sha256 says {_said(model.sha256.get(name))}; "
+                f"{folder / name}: {_said(found.get(name))}, model.sha256 has {_said(model.sha256.get(name))}; "
                 f"`git checkout -- {folder}` (or `dvc checkout`) brings back what was pinned; where the change is "
                 f"meant, `tuneline pin {model.name}`, then `make params`"
             )
