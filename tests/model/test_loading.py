@@ -105,10 +105,10 @@ def test_a_file_too_few_or_too_many_in_a_pinned_base_is_refused(tiny: ModuleType
 
     config = pinned(tiny, tmp_path)
     (tmp_path / "generation_config.json").rename(tmp_path / "other.json")
-    with pytest.raises(ModelError, match=r"generation_config\.json: no such file, model\.sha256 says sha256"):
+    with pytest.raises(ModelError, match=r"generation_config\.json: no such file, model\.sha256 has sha256"):
         load_tokenizer(config)
     (tmp_path / "generation_config.json").hardlink_to(tmp_path / "other.json")
-    with pytest.raises(ModelError, match=r"other\.json: sha256 \w+\.\.\., model\.sha256 says no such file"):
+    with pytest.raises(ModelError, match=r"other\.json: sha256 \w+\.\.\., model\.sha256 has no such file"):
         load_tokenizer(config)
 
 
