@@ -31,6 +31,7 @@ LOG_END_BYTES = 64 * 1024  # of a log: what is looked at for the reason
 SECOND_LOOK_SECONDS = 2
 DIED = "its worker died"
 NEVER_BEGAN = "its worker ended before it began"
+IDLE_SECONDS = 60  # DVC ends a worker 10 seconds after its last task, on a busy machine later
 ANSWER_SECONDS = 10  # that a worker on a busy machine may take to say what it does
 
 Queue = Any  # dvc.repo.experiments.queue.celery.LocalCeleryQueue
@@ -236,12 +237,20 @@ def requeue(repo: Repo, chosen: Iterable[Experiment]) -> None:
     Raises `EnvironmentProblem` when another process changes the queue, or git has removed a recorded commit.
     """
     queue = repo.experiments.celery_queue
+    _let_idle_workers_end(queue)
     try:
         with get_exp_rwlock(repo, writes=[queue.ref]):
             for experiment in chosen:
                 _requeue(queue, experiment)
     except LockError as error:
         raise EnvironmentProblem(f"the queue is in use ({_one_line(str(error))}); try again") from None
+
+
+def _let_idle_workers_end(queue: Queue) -> None:
+    """A worker without work ends within seconds, and would drop what it takes in that moment (see `_began`)."""
+    deadline = time.monotonic() + IDLE_SECONDS
+    while len(living_workers(queue)) > len(_Workers(queue).task_ids) and time.monotonic() < deadline:
+        time.sleep(0.5)
 
 
 def _requeue(queue: Queue, experiment: Experiment) -> None:
