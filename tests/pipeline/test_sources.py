@@ -23,7 +23,7 @@ def test_a_model_in_models_sources_is_seen_by_dvc_and_ignored_by_git(tmp_path: P
     (folder / "other/adapter_config.json").write_text("{}")
     (folder / "other.dvc").write_text("outs:\n- md5: 301fd1e80ee9789398cb53a1fccc6b7e.dir\n  path: other\n")
     with Repo(str(tmp_path)) as repo:
-        assert [stage.relpath for stage in repo.index.stages] == ["models/sources/other.dvc"]
+        assert [stage.path_in_repo for stage in repo.index.stages] == ["models/sources/other.dvc"]
     listed = ["git", "status", "--porcelain", "--untracked-files=all", "models"]
     shown = subprocess.run(listed, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     assert shown == "?? models/sources/other.dvc\n"
