@@ -107,6 +107,38 @@ def test_cat_is_the_weighted_sum_of_the_updates(
         check_combination({**metrics, "sum_relative_logit_diff": 0.5}, chosen, 1e-4)
 
 
+def test_rounding_over_the_budget_is_told_from_a_wrong_sum_by_float64(
+    base: Path, two: tuple[Path, Path], rows: list[list[int]], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from tuneline.export.combine import check_combination, float64_difference
+
+    chosen, out = settings("adapter", "cat", (two[0], 0.7), (two[1], -0.4)), tmp_path / "out"
+    metrics = run_combine(chosen, base, rows, out)
+    assert float64_difference(chosen, model_config(base), 1e-4, out, rows, metrics) == {}, "within it"
+    allowed = metrics["sum_relative_logit_diff"] / 2
+    with pytest.raises(BudgetError, match=r": sum_relative_logit_diff is"):
+        check_combination(metrics, chosen, allowed)
+    found = float64_difference(chosen, model_config(base), allowed, out, rows, metrics)
+    check_combination(metrics | found, chosen, allowed)
+
+    weights = load_file(out / "adapter_model.safetensors")
+    save_file({name: 1.1 * weight for name, weight in weights.items()}, out / "adapter_model.safetensors")
+    found = float64_difference(chosen, model_config(base), allowed, out, rows, metrics)
+    with pytest.raises(BudgetError, match=r": float64_sum_relative_logit_diff is"):
+        check_combination(metrics | found, chosen, 1e-4)
+
+
+def test_only_cat_is_held_to_the_sum(base: Path, two: tuple[Path, Path], rows: list[list[int]], tmp_path: Path) -> None:
+    from tuneline.export.combine import check_combination, float64_difference
+
+    chosen = settings("adapter", "svd", (two[0], 0.7), (two[1], -0.4))
+    metrics = run_combine(chosen, base, rows, tmp_path / "out")
+    assert float64_difference(chosen, model_config(base), 0.0, tmp_path / "out", rows, metrics) == {}
+    check_combination(metrics, chosen, 0.0)
+
+
 def test_each_source_and_the_combination_are_loaded_once_to_be_compared(
     base: Path, two: tuple[Path, Path], rows: list[list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,7 +122,7 @@ def test_heavy_stages_leave_tokens_in_no_file_and_no_git_object(shut_in: Project
     run("dvc", "commit", "-f", *HEAVY)
     run("git", "add", "-A")
     run("git", "commit", "-qm", "results")
-    run("dvc", "exp", "save", "-f")
+    run("dvc", "exp", "save", "-f", *HEAVY)
     assert b"quantize@q8_0" in git_objects(project.folder), "dvc.lock is recorded"
     assert_no_secret_in_files_or_objects(project)
 

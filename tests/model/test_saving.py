@@ -25,6 +25,22 @@ def test_a_weight_that_is_not_finite_is_refused_by_name(tiny: ModuleType, base: 
         check_finite(model)
 
 
+def test_a_tokenizer_is_saved_alike_whether_it_was_found_offline_or_not(
+    tiny: ModuleType, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import tokenization_utils_base
+
+    from tuneline.model.loading import load_tokenizer, load_tokenizer_from
+
+    for name, offline in (("offline", True), ("online", False)):
+        monkeypatch.setattr(tokenization_utils_base, "is_offline_mode", lambda offline=offline: offline)
+        load_tokenizer(tiny.model_config(base)).save_pretrained(tmp_path / name)
+        load_tokenizer_from(tmp_path / name).save_pretrained(tmp_path / name / "again")
+    first, *others = [path.read_bytes() for path in sorted(tmp_path.rglob("tokenizer_config.json"))]
+    assert others == [first] * 3
+    assert b"local" not in first
+
+
 def test_an_adapter_folder_names_its_base_as_configured_and_lists_modules_in_order(
     tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

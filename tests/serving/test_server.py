@@ -2,6 +2,7 @@
 
 import os
 import pty
+import select
 import signal
 import socket
 import subprocess
@@ -125,6 +126,38 @@ def test_a_conversation_begins_as_in_training_also_after_a_reset(monkeypatch: py
         opening,
         [*opening, ("assistant", "yes"), ("user", "three")],
     ]
+
+
+def test_what_is_pasted_in_several_lines_is_one_turn() -> None:
+    """A terminal marks what is pasted when it is asked to, with \\e[?2004h."""
+    talk = (
+        "from tuneline.commands import chat\n"
+        "chat.running_server = lambda _: contextlib.nullcontext(0)\n"
+        "chat.verify_model = lambda folder: types.SimpleNamespace(gguf=folder, system_prompt=None)\n"
+        "chat.answer = lambda _, turns: iter([repr(turns[-1]['content'])])\n"
+        "chat.execute(types.SimpleNamespace(folder=pathlib.Path('model')))\n"
+    )
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", f"import contextlib, pathlib, types\n{talk}"]
+    with subprocess.Popen(
+        command, env=environment() | {"TERM": "xterm"}, stdin=theirs, stdout=theirs, stderr=theirs
+    ) as chat:
+        shown = until(ours, b"\x1b[?2004h")
+        os.write(ours, b"\x1b[200~one\ntwo\x1b[201~\r")
+        shown += until(ours, b"'one\\ntwo'")
+        os.write(ours, b"/exit\r")
+        assert chat.wait(timeout=30) == 0, shown
+    os.close(ours)
+    os.close(theirs)
+
+
+def until(terminal: int, said: bytes) -> bytes:
+    shown = b""
+    while said not in shown:
+        ready, _, _ = select.select([terminal], [], [], 30)
+        assert ready, shown
+        shown += os.read(terminal, 4096)
+    return shown
 
 
 @pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 70000), ("no.such.host.invalid", 8080)])

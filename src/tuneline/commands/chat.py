@@ -20,13 +20,17 @@ def execute(arguments: argparse.Namespace) -> None:
     verified = verify_model(arguments.folder)
     print(f"{verified.gguf.name}: loading ...", flush=True)
     readline.set_auto_history(True)
+    readline.parse_and_bind("set enable-bracketed-paste on")  # Python turns it off; with it, pasted lines are one turn
     with running_server(verified) as port:
         print(HINT)
         converse(port, verified.system_prompt)
 
 
 def converse(port: int, system_prompt: str | None) -> None:
-    """One line is one turn; the model sees the whole conversation each time, which begins as in training."""
+    """One line is one turn, or the lines that are pasted together.
+
+    The model sees the whole conversation each time, which begins as in training.
+    """
     opening: list[Turn] = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
     turns = [*opening]
     while (line := _read_line()) is not None:

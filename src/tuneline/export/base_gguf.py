@@ -7,10 +7,9 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tuneline.config.schema import Dtype, GgufType, ModelConfig, OutType
 from tuneline.export.gguf import convert
@@ -18,7 +17,7 @@ from tuneline.export.merge import round_weights, torch_dtype, write_model
 from tuneline.export.quantize import quantize
 from tuneline.export.reference import REFERENCE
 from tuneline.export.room import check_room
-from tuneline.model.loading import load_base, load_config, load_tokenizer, one_line_errors
+from tuneline.model.loading import load_base, load_shape, load_tokenizer
 from tuneline.output import scratch_folder
 
 _BITS: Mapping[OutType, float] = {"f32": 32.0, "f16": 16.0, "bf16": 16.0}
@@ -57,7 +56,8 @@ def _as_folder(base: ModelConfig, tokenizer: PreTrainedTokenizerBase, out: Path,
 
     Raises `EnvironmentProblem` when the disk has no room for it and files of `file_bits` per weight.
     """
-    check_room(out, _needed_bytes(_shape(base), file_bits))  # before the minutes that loading a large base takes
+    # Before the minutes that loading a large base takes. In the type of config.json, as it is written in no wider one.
+    check_room(out, _needed_bytes(load_shape(base), file_bits))
     model = load_base(base, REFERENCE, None)
     round_weights(model, _smallest_exact(model))
     check_room(out, _needed_bytes(model, file_bits))  # again: its files may be of more bits than config.json says
@@ -71,18 +71,6 @@ def _as_folder(base: ModelConfig, tokenizer: PreTrainedTokenizerBase, out: Path,
 def _needed_bytes(model: PreTrainedModel, file_bits: float) -> int:
     """The folder of the model as it is, and those files."""
     return math.ceil(model.num_parameters() * (model.dtype.itemsize + file_bits / 8))
-
-
-def _shape(base: ModelConfig) -> PreTrainedModel:
-    """The model without its weights: of the architecture and in the type that its config.json names.
-
-    It is written in no wider type (`_smallest_exact`). Raises `ModelError` where the architecture is not known.
-    """
-    config = load_config(base)
-    with one_line_errors(base.name_or_path, base.revision), torch.device("meta"):
-        auto: Any = AutoModelForCausalLM  # untyped in Transformers
-        shape: PreTrainedModel = auto.from_config(config, trust_remote_code=base.trust_remote_code)
-    return shape
 
 
 def _smallest_exact(model: PreTrainedModel) -> Dtype:

@@ -37,7 +37,7 @@ def combine(settings: CombineConfig, base: ModelConfig, seed: int, out: Path, ro
             combine_models(settings, base_folder(base) if needs_base(settings) else Path(), seed, out)
     check_tensors(out)
     rows = [ids[: base.max_position_embeddings] for ids in rows]
-    combined = _logits(out, base, rows)
+    combined = _logits(load_tuned(out, base, REFERENCE, None), rows)
     metrics: Metrics = {"n_sources": len(settings.sources)}
     for number, source in enumerate(settings.sources):
         found = _distance(load_tuned(Path(source.path), base, REFERENCE, None), combined, rows)
@@ -45,15 +45,36 @@ def combine(settings: CombineConfig, base: ModelConfig, seed: int, out: Path, ro
     return metrics | _distance_from_sum(settings, base, combined, rows)
 
 
+def float64_difference(
+    settings: CombineConfig, base: ModelConfig, allowed: float, combined: Path, rows: Rows, metrics: Metrics
+) -> Metrics:
+    """The distance from the sum again, of the same weights with products in float64, where fp32 is over the budget.
+
+    As `merge.float64_difference`. Empty within the budget, and for what has none.
+    """
+    if not _is_exact(settings) or metrics["sum_relative_logit_diff"] <= allowed:
+        return {}
+    rows = [ids[: base.max_position_embeddings] for ids in rows]
+    summed = with_weighted_sum(attached(settings, base).double(), [source.weight for source in settings.sources])
+    written = _logits(load_tuned(combined, base, REFERENCE, None).double(), rows)
+    return _prefixed("float64_sum_", _distance(summed, written, rows))
+
+
 def check_combination(metrics: Metrics, settings: CombineConfig, allowed: float) -> None:
     """Raise `BudgetError` when adapters combined by cat are not the weighted sum of their updates."""
-    if settings.family == "adapter" and settings.combination_type == "cat":
-        found = metrics["sum_relative_logit_diff"]
-        if not found <= allowed:
-            raise BudgetError(
-                f"combine (adapters -> combined): sum_relative_logit_diff is {found:.3g}, "
-                f"merge.max_relative_logit_diff allows {allowed:g}; cat is the exact sum, so a source was read wrongly"
-            )
+    if not _is_exact(settings):
+        return
+    single = "sum_relative_logit_diff"
+    name = f"float64_{single}" if f"float64_{single}" in metrics else single
+    if not metrics[name] <= allowed:
+        raise BudgetError(
+            f"combine (adapters -> combined): {name} is {metrics[name]:.3g}, "
+            f"merge.max_relative_logit_diff allows {allowed:g}; cat is the exact sum, so a source was read wrongly"
+        )
+
+
+def _is_exact(settings: CombineConfig) -> bool:
+    return settings.family == "adapter" and settings.combination_type == "cat"
 
 
 def check_sources(settings: CombineConfig, base: ModelConfig) -> None:
@@ -114,9 +135,8 @@ def _difference_in_parts(first: PreTrainedTokenizerBase, other: PreTrainedTokeni
     return next((words for part, words in parts.items() if one[part] != two[part]), None)
 
 
-def _logits(combined: Path, base: ModelConfig, rows: Rows) -> list[LogitsNV]:
+def _logits(model: nn.Module, rows: Rows) -> list[LogitsNV]:
     """Of the combination, which is loaded once: these are kept, whatever the number of sources."""
-    model = load_tuned(combined, base, REFERENCE, None)
     return [reference_logits(model, ids, range(len(ids))) for ids in rows]
 
 

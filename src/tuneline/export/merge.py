@@ -19,13 +19,14 @@ from tuneline.export.divergence import Divergence, LogitsNV
 from tuneline.export.reference import REFERENCE, reference_logits
 from tuneline.export.room import check_room
 from tuneline.export.tokens import Sides, check_same_tokenizer
-from tuneline.model.adapters import bare_model, load_tuned
+from tuneline.model.adapters import load_tuned
 from tuneline.model.loading import (
     at_revision,
     first_line,
     is_adapter,
     load_full,
     load_merged,
+    load_shape,
     load_tokenizer,
     load_tokenizer_from,
     require_folder,
@@ -50,13 +51,13 @@ def merge(tuned_folder: Path, base: ModelConfig, dtype: Dtype, out: Path, rows: 
     The tuned model here is the adapter beside the unquantised base, after QLoRA too; see `four_bit_distance`.
     """
     require_folder(tuned_folder)
+    check_room(out / "model.safetensors", load_shape(base).num_parameters() * torch_dtype(dtype).itemsize)
     check_tensors(tuned_folder)
     tokenizer = load_tokenizer(base)
     check_same_tokenizer(f"merge ({tuned_folder})", TRAINED, tokenizer, load_tokenizer_from(tuned_folder))
     rows = [ids[: base.max_position_embeddings] for ids in rows]
     tuned = load_tuned(tuned_folder, base, REFERENCE, None)
     _refuse_unused(tuned, tuned_folder)
-    check_room(out / "model.safetensors", bare_model(tuned).num_parameters() * torch_dtype(dtype).itemsize)
     trained_logits = _all_logits(tuned, rows)
     merged = _merged(tuned)
     metrics = _compare(trained_logits, merged, rows)

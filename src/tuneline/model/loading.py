@@ -27,7 +27,7 @@ from transformers.utils.logging import disable_progress_bar
 from tuneline.config.schema import Family, HardwareConfig, ModelConfig, QuantizationConfig
 from tuneline.errors import EnvironmentProblem, ModelError
 from tuneline.model.devices import take_devices
-from tuneline.model.pinned import check_pinned
+from tuneline.model.pinned import check_digests
 from tuneline.shortage import is_out_of_memory
 
 if not sys.stderr.isatty():
@@ -84,6 +84,18 @@ def load_config(model: ModelConfig) -> PretrainedConfig:
     with one_line_errors(model.name_or_path, model.revision):
         config: PretrainedConfig = AutoConfig.from_pretrained(model.name_or_path, **_source(model))
     return config
+
+
+def load_shape(model: ModelConfig) -> PreTrainedModel:
+    """The base model without its weights: of the architecture, and in the type, that its config.json names.
+
+    On the meta device, which takes no memory. Raises `ModelError` where the architecture is not known.
+    """
+    config = load_config(model)
+    with one_line_errors(model.name_or_path, model.revision), torch.device("meta"):
+        auto: Any = AutoModelForCausalLM  # untyped in Transformers
+        shape: PreTrainedModel = auto.from_config(config, trust_remote_code=model.trust_remote_code)
+    return shape
 
 
 def load_base(model: ModelConfig, hardware: HardwareConfig, quantization: QuantizationConfig | None) -> PreTrainedModel:
@@ -258,6 +270,8 @@ def _checked_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrai
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         tokenizer.pad_token = _unused_token(tokenizer, name)
     tokenizer.padding_side = "right"
+    for how in ("is_local", "local_files_only"):  # it was found: saved with it, as if HF_HUB_OFFLINE made another one
+        tokenizer.init_kwargs.pop(how, None)
     return tokenizer
 
 
@@ -342,7 +356,7 @@ def require_base(model: ModelConfig) -> None:
     """Raise `ModelError` where a local base is missing (it must not be taken for a hub id) or not as pinned."""
     if model.revision is None:
         require_folder(Path(model.name_or_path))
-        check_pinned(model)
+        check_digests(model)
 
 
 def require_folder(folder: Path) -> None:

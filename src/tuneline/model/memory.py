@@ -4,11 +4,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from tuneline.config.schema import HardwareConfig, LoraConfig, MethodConfig, ModelConfig, QuantizationConfig
 from tuneline.errors import BudgetError
-from tuneline.model.loading import load_config, one_line_errors, training_dtype
+from tuneline.model.loading import load_shape, training_dtype
 from tuneline.model.methods import with_adapter
 
 BYTES_PER_GIB = 2**30
@@ -97,14 +96,11 @@ def model_shape(model: ModelConfig, method: MethodConfig, lora: LoraConfig | Non
 
     Raises `ModelError` for an architecture that is not known, or one that the adapter does not fit.
     """
-    config: Any = load_config(model)
-    with one_line_errors(model.name_or_path, model.revision), torch.device("meta"):
-        auto: Any = AutoModelForCausalLM  # untyped in Transformers
-        base = auto.from_config(config, trust_remote_code=model.trust_remote_code)
+    base = load_shape(model)
     n_parameters, n_quantizable = _count(base), _count_linear(base)
     with torch.device("meta"):
         adapted: Any = base if method.family == "full" else with_adapter(base, lora, None)
-    text = config.get_text_config()
+    text = base.config.get_text_config()
     # a config may leave head_dim out or null, and then means hidden / heads
     head_dim = text.to_dict().get("head_dim") or text.hidden_size // text.num_attention_heads
     return ModelShape(

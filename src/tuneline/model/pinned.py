@@ -4,15 +4,21 @@ Every file counts: another tokenizer or config trains another model just as anot
 """
 
 import hashlib
+import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 from tuneline.config.schema import ModelConfig
 from tuneline.errors import ModelError
 
+_SHOWN_BYTES = 2**30  # about a second to read and hash
+_BLOCK_BYTES = 2**20
 
-def check_pinned(model: ModelConfig) -> None:
+
+def check_digests(model: ModelConfig) -> None:
     """Raises `ModelError` naming the first file that is not as pinned. A hub model is what its revision says."""
     if model.sha256 is None:
         return
@@ -46,8 +52,26 @@ def _digest(path: Path) -> str:
 
 @cache  # a stage loads tokenizer, config and weights, each after a check
 def _read_digest(path: Path, n_bytes: int, changed_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with _opened(path, n_bytes) as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _opened(path: Path, n_bytes: int) -> AbstractContextManager[BinaryIO]:
+    """What takes seconds shows a bar in a terminal, and in a pipe a line."""
+    if n_bytes < _SHOWN_BYTES:
+        return path.open("rb")
+    what = f"sha256 of {path.name}"
+    if sys.stderr.isatty():
+        from rich import progress
+        from rich.console import Console
+        from rich.markup import escape
+
+        return progress.open(path, "rb", total=n_bytes, description=escape(what), console=Console(stderr=True))
+    print(f"{what}, {n_bytes:,} bytes ...", file=sys.stderr, flush=True)
+    return path.open("rb")
 
 
 def _said(digest: str | None) -> str:

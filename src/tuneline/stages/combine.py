@@ -5,7 +5,7 @@ from pathlib import Path
 from tuneline.config.params import read_params
 from tuneline.entry import run, stage_arguments
 from tuneline.evaluation.heldout import read_heldout
-from tuneline.export.combine import check_combination, combine, needed_bytes
+from tuneline.export.combine import check_combination, combine, float64_difference, needed_bytes
 from tuneline.export.room import check_room
 from tuneline.model.loading import load_tokenizer_from
 from tuneline.model.template import encode_conversation
@@ -23,8 +23,10 @@ def main() -> None:
     rows = [encode_conversation(tokenizer, example.messages, example.tools).input_ids for example in examples]
     with atomic_folder(args.out) as folder:
         metrics = combine(settings, params.model, params.seed, folder, rows)
+        allowed = params.merge.max_relative_logit_diff
+        metrics |= float64_difference(settings, params.model, allowed, folder, rows, metrics)
         write_metrics(args.metrics, metrics, "n_sources")  # before the check, so that a failure can be looked into
-        check_combination(metrics, settings, params.merge.max_relative_logit_diff)
+        check_combination(metrics, settings, allowed)
 
 
 if __name__ == "__main__":
