@@ -159,16 +159,17 @@ def _settled(text: str, kinds: Sequence[PiiKind], counts: Counter[str]) -> str:
 
 def _found(text: str, shown: Signs, kinds: Sequence[PiiKind]) -> list[PiiSpan]:
     taken: list[PiiSpan] = []
+    regions = number_regions(text) if shown.number else []
     for kind in _PRECEDENCE:
         if kind in kinds:
             begins = [begin for _, begin, _ in taken]
-            spans = _without_overlaps(_spans(text, shown, kind))
+            spans = _without_overlaps(_spans(text, shown, regions, kind))
             free = [(kind, begin, end) for begin, end in spans if not _is_taken(taken, begins, begin, end)]
             taken = sorted(taken + free, key=lambda item: item[1])
     return taken
 
 
-def _spans(text: str, shown: Signs, kind: PiiKind) -> Iterator[Span]:
+def _spans(text: str, shown: Signs, regions: Sequence[Span], kind: PiiKind) -> Iterator[Span]:
     match kind:
         case "secret":
             yield from find_tokens(text) if shown.token else ()
@@ -176,22 +177,23 @@ def _spans(text: str, shown: Signs, kind: PiiKind) -> Iterator[Span]:
         case "email":
             yield from find_emails(text) if shown.email else ()
         case "ip":
-            yield from _in_regions(text, shown, find_ipv4)
+            yield from _in_regions(text, regions, find_ipv4)
             yield from find_ipv6(text) if shown.ipv6 else ()
         case "iban":
-            yield from _in_regions(text, shown, find_ibans)
+            yield from _in_regions(text, regions, find_ibans)
         case "card":
-            yield from _in_regions(text, shown, find_cards)
+            yield from _in_regions(text, regions, find_cards)
         case "national_id":
-            yield from _in_regions(text, shown, find_national_ids)
+            yield from _in_regions(text, regions, find_national_ids)
         case "phone":
-            yield from _in_regions(text, shown, find_phones)
+            yield from _in_regions(text, regions, find_phones)
 
 
-def _in_regions(text: str, shown: Signs, finder: Callable[[str, int, int], Iterator[Span]]) -> Iterator[Span]:
-    if shown.number:
-        for begin, end in number_regions(text):
-            yield from finder(text, begin, end)
+def _in_regions(
+    text: str, regions: Sequence[Span], finder: Callable[[str, int, int], Iterator[Span]]
+) -> Iterator[Span]:
+    for begin, end in regions:
+        yield from finder(text, begin, end)
 
 
 def _without_overlaps(spans: Iterable[Span]) -> Iterator[Span]:

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tuneline.config.schema import RepetitionRuleConfig
-from tuneline.data.arrays import Hashes, Indexes
+from tuneline.data.arrays import Flags, Hashes, Indexes
 from tuneline.data.finding import Finding, Rule
 from tuneline.data.judging import learned, place
 from tuneline.data.records import Example
@@ -21,9 +20,10 @@ from tuneline.data.shingles import Grams, offsets_of, remembered_words, words
 
 _FENCED = re.compile(r"^ {0,3}(```|~~~).*?(?:^ {0,3}\1|\Z)", re.DOTALL | re.MULTILINE)
 _TABLE_OR_RULE = re.compile(r"^(?:[ \t]*\|.*|[^\w\n]+)$", re.MULTILINE)
-_SLOTS_PER_WORD = 16  # more gives fewer false suspects
-_TEXTS_AT_A_TIME = 128
-_FACTORS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)  # odd: no bit is lost
+_TEXT_BITS = 7
+_TEXTS_AT_A_TIME = 2**_TEXT_BITS
+_FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)  # odd: no bit is lost
+_ROUNDING = 1e-6  # a limit is met exactly, whatever the product of floats is
 
 
 class Repetition(NamedTuple):
@@ -56,7 +56,7 @@ def repetition_rule(settings: RepetitionRuleConfig) -> Rule:
 
 def measure(text: str) -> Repetition:
     """All measures of one text."""
-    return _measure(text, words([text]).hashes)
+    return Repetition(*_measures(text, words([text]).hashes))
 
 
 def _judge(examples: Sequence[Example], settings: RepetitionRuleConfig) -> list[Finding]:
@@ -69,7 +69,7 @@ def _judge(examples: Sequence[Example], settings: RepetitionRuleConfig) -> list[
     most_lines = settings.max_duplicate_line_fraction
     for number, (row, turn, prose) in enumerate(texts):
         if enough[number] and (suspects[number] or _duplicate_lines(prose) > most_lines) and findings[row] is None:
-            found = _measure(prose, of.hashes[of.offsets[number] : of.offsets[number + 1]])
+            found = _measures(prose, of.hashes[of.offsets[number] : of.offsets[number + 1]])
             if reason := _reason(found, settings):
                 findings[row] = f"{place(examples[row], turn)} repeats itself: {reason}"
     return findings
@@ -104,23 +104,27 @@ def _limits(settings: RepetitionRuleConfig) -> Repetition:
     )
 
 
-def _reason(found: Repetition, settings: RepetitionRuleConfig) -> str | None:
+def _reason(found: Iterator[float], settings: RepetitionRuleConfig) -> str | None:
+    """Of the first measure over its limit; those behind it are not taken."""
     for name, share, limit in zip(Repetition._fields, found, _limits(settings), strict=True):
         if share > limit:
             return f"{name}_fraction is {share:.3f}; at most {limit:g} is allowed"
     return None
 
 
-def _measure(text: str, hashes: Hashes) -> Repetition:
+def _measures(text: str, hashes: Hashes) -> Iterator[float]:
+    """The fields of `Repetition` in their order."""
     keys: list[int] = hashes.tolist()
-    return Repetition(
-        _duplicate_lines(text),
-        *(_top_share(keys, n) for n in (2, 3, 4)),
-        *(_duplicate_share(keys, n) for n in (5, 10)),
-    )
+    yield _duplicate_lines(text)
+    for n in (2, 3, 4):
+        yield _top_share(keys, n)
+    for n in (5, 10):
+        yield _duplicate_share(keys, n)
 
 
 def _duplicate_lines(text: str) -> float:
+    if "\n" not in text:
+        return 0.0
     lines = [stripped for line in text.split("\n") if (stripped := line.strip())]
     if len(set(lines)) == len(lines):
         return 0.0
@@ -149,58 +153,72 @@ def _counts(keys: list[int], n: int) -> list[int]:
     return [counts[run] for run in found]
 
 
-def _suspects(of: Grams, settings: RepetitionRuleConfig) -> NDArray[np.bool_]:
-    """[n_texts] False only for texts whose runs of words are within every limit, found without sorting.
+def _suspects(of: Grams, settings: RepetitionRuleConfig) -> Flags:
+    """[n_texts] False only for texts whose runs of words are within every limit; most are known by their pairs alone.
 
-    A run of 4 words occurs no more often than its first 3. Words in repeated runs of 5 begin a repeated run of 3 in 3
-    of 5 places at least, words in repeated runs of 10 in 8 of 10.
+    A run of 3 or 4 words occurs no more often than its first 2 or 3. Words in repeated runs of 5 begin a repeated pair
+    in 4 of 5 places at least and a repeated run of 3 in 3 of 5, words in repeated runs of 10 in 9 and in 8 of 10.
     """
     limits = _limits(settings)
-    n_words = np.diff(of.offsets)
-    most_twos, _ = _occurrences(of, 2)
-    most_threes, n_repeated = _occurrences(of, 3)
-    found = n_repeated > min(0.6 * limits.duplicate_fivegram, 0.8 * limits.duplicate_tengram) * n_words
-    for n, most, limit in (
-        (2, most_twos, limits.top_bigram),
-        (3, most_threes, limits.top_trigram),
-        (4, most_threes, limits.top_fourgram),
-    ):
-        found |= (most > 1) & (n * most > limit * n_words)
+    bigram, trigram = limits.top_bigram / 2, min(limits.top_trigram / 3, limits.top_fourgram / 4)
+    fivegram, tengram = limits.duplicate_fivegram, limits.duplicate_tengram
+    found = _over(of, 2, min(bigram, trigram), min(0.8 * fivegram, 0.9 * tengram))
+    rest = _chosen(of, found)
+    found[found] = _over(rest, 2, bigram, 1.0) | _over(rest, 3, trigram, min(0.6 * fivegram, 0.8 * tengram))
     return found
 
 
-def _occurrences(of: Grams, n: int) -> tuple[Indexes, Indexes]:
-    """[n_texts] How often the most frequent run of `n` words occurs, and how many runs occur more than once.
-
-    Both may be too high, never too low: two runs that fall in one slot of a text's table count as equal.
-    """
-    parts = [_occurrences_in(part, n) for part in _parts(of)]
-    nothing = np.empty(0, np.int64)
-    return np.concatenate([nothing, *(most for most, _ in parts)]), np.concatenate([nothing, *(n for _, n in parts)])
-
-
-def _parts(of: Grams) -> Iterator[Grams]:
-    """A few texts at a time, whose arrays stay in the processor's cache."""
-    for first in range(0, len(of.offsets) - 1, _TEXTS_AT_A_TIME):
-        offsets = of.offsets[first : first + _TEXTS_AT_A_TIME + 1]
-        yield Grams(of.hashes[offsets[0] : offsets[-1]], offsets - offsets[0])
-
-
-def _occurrences_in(of: Grams, n: int) -> tuple[Indexes, Indexes]:
-    slots = _slots(of, n)
-    counts = np.concatenate((np.bincount(slots)[slots], [0]))  # one more, where an empty text at the end begins
-    repeated = offsets_of((counts > 1).astype(np.int64))
-    return np.maximum.reduceat(counts, of.offsets[:-1]), repeated[of.offsets[1:]] - repeated[of.offsets[:-1]]
-
-
-def _slots(of: Grams, n: int) -> Indexes:
-    """[n_words] Where the run that begins at each word falls in a table with a region for each text."""
-    hashes = np.concatenate((of.hashes, np.zeros(n - 1, np.uint64)))
-    keys = hashes[: len(of.hashes)] * np.uint64(_FACTORS[0])
-    for shift, factor in enumerate(_FACTORS[1:n], 1):
-        keys += hashes[shift : shift + len(keys)] * np.uint64(factor)
+def _chosen(of: Grams, flags: Flags) -> Grams:
     n_words = np.diff(of.offsets)
-    bits = np.ceil(np.log2(np.maximum(n_words, 1) * _SLOTS_PER_WORD)).astype(np.uint64)
-    regions = offsets_of(np.left_shift(np.uint64(1), bits).astype(np.int64))
-    keys >>= np.repeat(np.uint64(64) - bits, n_words)
-    return keys.view(np.int64) + np.repeat(regions[:-1], n_words)
+    return Grams(of.hashes[np.repeat(flags, n_words)], offsets_of(n_words[flags]))
+
+
+def _over(of: Grams, n: int, top_share: float, inside_share: float) -> Flags:
+    """[n_texts] Whether a run of `n` words occurs more often, or more places begin a repeated one, than these shares.
+
+    Of the words, 0 to 1. Runs that end in the next text count too: the answer may be a wrong yes, never a wrong no.
+    """
+    n_words = np.diff(of.offsets)
+    n_over = np.maximum(np.floor(top_share * n_words - _ROUNDING).astype(np.int64) + 1, 2)
+    found = np.empty(len(n_words), np.bool_)
+    for first in range(0, len(n_words), _TEXTS_AT_A_TIME):
+        part = slice(first, first + _TEXTS_AT_A_TIME)
+        edges = of.offsets[first : first + _TEXTS_AT_A_TIME + 1]
+        seen = _occurrences(_keys(of.hashes[edges[0] : edges[-1]], n), n_words[part], n_over[part])
+        found[part] = seen.is_over | (seen.n_repeated > inside_share * n_words[part])
+    return found
+
+
+def _keys(hashes: Hashes, n: int) -> Hashes:
+    """[n_words] A number for the run that begins at each word."""
+    keys = hashes.copy()
+    for shift, factor in enumerate(_FACTORS[: n - 1], 1):
+        keys[: len(keys) - shift] += hashes[shift:] * factor
+    return keys
+
+
+class _Occurrences(NamedTuple):
+    """Of runs of words in some texts."""
+
+    is_over: Flags  # [n_texts] whether a run occurs as often as asked
+    n_repeated: Indexes  # [n_texts] places that begin a run which occurs more than once
+
+
+def _occurrences(keys: Hashes, n_words: Indexes, n_over: Indexes) -> _Occurrences:
+    # The text's number in front of each key: all are sorted at once, and stay in their texts.
+    numbers = np.arange(len(n_words), dtype=np.uint64) << np.uint64(64 - _TEXT_BITS)
+    keys = np.sort((keys >> np.uint64(_TEXT_BITS)) | np.repeat(numbers, n_words))
+    is_repeated = np.zeros(len(keys) + 1, np.bool_)
+    is_repeated[1:-1] = keys[1:] == keys[:-1]
+    is_repeated = is_repeated[1:] | is_repeated[:-1]
+    behind = np.concatenate((keys, np.zeros(n_over.max(), np.uint64)))
+    is_over = keys == behind[np.arange(len(keys)) + np.repeat(n_over - 1, n_words)]
+    offsets = offsets_of(n_words)
+    return _Occurrences(_counted(is_over, offsets) > 0, _counted(is_repeated, offsets))
+
+
+def _counted(flags: Flags, offsets: Indexes) -> Indexes:
+    """[n_texts] How many flags are set in each text."""
+    running = offsets_of(flags.astype(np.int64))
+    counts: Indexes = running[offsets[1:]] - running[offsets[:-1]]
+    return counts

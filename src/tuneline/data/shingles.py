@@ -4,9 +4,9 @@ A word is a run of letters, digits and underscores; each Chinese or Japanese cha
 that carries meaning in code and mathematics. Case, white space and the punctuation of prose are folded away.
 """
 
+import hashlib
 import unicodedata
 from collections.abc import Sequence
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,9 @@ _CJK = ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF))
 _BETWEEN, _IN_WORD, _ALONE = 0, 1, 2
 _PIECE_BYTES = 2**17  # of text at a time: the arrays then stay in the processor's cache
 _MASK = 2**64 - 1
+_CHUNK_BYTES, _LONG_BYTES = 8, 64
+_MASKS = np.array([2 ** (8 * n_bytes) - 1 for n_bytes in range(_CHUNK_BYTES + 1)], np.uint64)  # of the first n bytes
+_NO_PLACES, _NO_HASHES = np.empty(0, np.int64), np.empty(0, np.uint64)
 
 
 class Grams(NamedTuple):
@@ -78,8 +81,8 @@ def runs(of: Grams, n: int) -> Grams:
     counts = np.diff(of.offsets)
     n_runs = np.maximum(counts - n + 1, 1)
     hashes = np.zeros(len(of.hashes) + n, np.uint64)  # room behind the last word for runs that end there
-    for place in range(n):
-        hashes[: len(of.hashes)] += _padded(of, place) * np.uint64(_odd(place))
+    for place in range(min(n, len(of.hashes))):  # past the end of a text the next one's words: no run begins there
+        hashes[: len(of.hashes) - place] += of.hashes[place:] * np.uint64(_odd(place))
     starts = np.repeat(of.offsets[:-1], n_runs) + _within(n_runs)
     found = mixed(hashes[starts])
     short = np.flatnonzero(counts < n)
@@ -120,20 +123,18 @@ def _pieces(texts: list[bytes]) -> list[list[bytes]]:
 
 
 def _words(texts: list[bytes]) -> Grams:
-    data = np.frombuffer(b"\n".join(texts) + b"\n", np.uint8)
-    kind = np.take(_KIND, data)
-    bangs = np.flatnonzero(data == ord("!"))
-    kind[bangs[data[bangs + 1] == ord("=")]] = _ALONE  # != is not =
-    standing_alone = _mark_wide(data, kind)
-    inside, alone = kind == _IN_WORD, kind == _ALONE
-    begins, ends = alone.copy(), alone
-    begins[0] |= inside[0]
-    begins[1:] |= inside[1:] & ~inside[:-1]
-    ends[:-1] |= inside[:-1] & ~inside[1:]  # the last byte is a line feed, in no word
-    starts, lasts = np.flatnonzero(begins), np.flatnonzero(ends)
-    hashes = _hash_words(data, starts, lasts)
+    # A line feed before the first word and eight behind the last one: edges on both sides, and room to read ahead.
+    buffer = (b"\n" + b"\n".join(texts) + b"\n" * _CHUNK_BYTES).lower()
+    data, kind = np.frombuffer(buffer, np.uint8), np.frombuffer(bytearray(buffer.translate(_KIND)), np.uint8)
+    if b"!=" in buffer:  # != is not =
+        kind[np.flatnonzero((data[:-1] == ord("!")) & (data[1:] == ord("=")))] = _ALONE
+    standing_alone = _mark_wide(data, kind) if not buffer.isascii() else _Alone(_NO_PLACES, _NO_HASHES)
+    edges = np.flatnonzero((kind[1:] != kind[:-1]) | (kind[1:] == _ALONE)) + 1
+    is_word = kind[edges[:-1]] != _BETWEEN
+    starts, ends = edges[:-1][is_word], edges[1:][is_word]
+    hashes = _hash_words(buffer, starts, ends)
     hashes[np.searchsorted(starts, standing_alone.starts)] = mixed(standing_alone.points)
-    text_ends = np.cumsum([len(text) + 1 for text in texts])
+    text_ends = np.cumsum([len(text) + 1 for text in texts]) + 1
     return Grams(hashes, np.concatenate(([0], np.searchsorted(starts, text_ends))))
 
 
@@ -163,31 +164,22 @@ def _bits(data: NDArray[np.uint8], places: Indexes, n_bits: int) -> Hashes:
     return data[places].astype(np.uint64) & np.uint64(2**n_bits - 1)
 
 
-def _hash_words(data: NDArray[np.uint8], starts: Indexes, lasts: Indexes) -> Hashes:
-    """Each word's hash: the sum of byte x p^position, from differences of one running sum, divided by p^start."""
-    powers, inverses = _powers(1 << (len(data) - 1).bit_length())
-    running = np.zeros(len(data) + 1, np.uint64)
-    np.cumsum(np.take(_BYTES, data) * powers[: len(data)], out=running[1:])
-    found = running[lasts + 1] - running[starts]
-    return mixed(found * inverses[starts])
-
-
-@cache
-def _powers(n: int) -> tuple[Hashes, Hashes]:
-    base = _odd(99)
-    inverse = pow(base, -1, 2**64)
-    return _products(base, n), _products(inverse, n)
-
-
-def _products(base: int, n: int) -> Hashes:
-    factors = np.full(n, base, np.uint64)
-    factors[0] = 1
-    return np.cumprod(factors, dtype=np.uint64)
-
-
-def _padded(of: Grams, shift: int) -> Hashes:
-    """Each word's `shift`-th follower; past the end of all texts 0 (runs across two texts are never looked at)."""
-    return np.concatenate((of.hashes[shift:], np.zeros(min(shift, len(of.hashes)), np.uint64)))
+def _hash_words(buffer: bytes, starts: Indexes, ends: Indexes) -> Hashes:
+    """Each word's hash: eight bytes at a time, mixed with the hash of those before; a very long word's from BLAKE2."""
+    # the eight bytes that begin at each place, in an order that is the same on every machine
+    chunks = np.ndarray((len(buffer) - _CHUNK_BYTES + 1,), np.dtype("<u8"), buffer, strides=(1,))
+    n_left = ends - starts
+    hashes = mixed(chunks[starts] & _MASKS[np.minimum(n_left, _CHUNK_BYTES)])
+    for place in range(_CHUNK_BYTES, _LONG_BYTES, _CHUNK_BYTES):
+        longer = np.flatnonzero(n_left > place)
+        if len(longer) == 0:
+            return hashes
+        chunk = chunks[starts[longer] + place] & _MASKS[np.minimum(n_left[longer] - place, _CHUNK_BYTES)]
+        hashes[longer] = mixed(hashes[longer] ^ chunk)
+    for word in np.flatnonzero(n_left > _LONG_BYTES):
+        digest = hashlib.blake2b(buffer[starts[word] : ends[word]], digest_size=8).digest()
+        hashes[word] = int.from_bytes(digest, "little")
+    return hashes
 
 
 def _of_all(hashes: Hashes) -> int:
@@ -227,18 +219,14 @@ def _odd(number: int) -> int:
     return _scrambled(number) | 1
 
 
-def _kinds() -> NDArray[np.uint8]:
+def _kinds() -> bytes:
     kinds = [_IN_WORD if byte >= 0x80 or chr(byte).isalnum() or byte == ord("_") else _BETWEEN for byte in range(256)]
     for sign in "+-*/<>=%&|^~#$@\\()[]{}":
         kinds[ord(sign)] = _ALONE
-    return np.array(kinds, np.uint8)
+    return bytes(kinds)
 
 
 _KIND = _kinds()
-# ASCII capitals share their small letter's value: folding them costs nothing.
-_BYTES = np.array(
-    [_scrambled(1000 + ord(chr(byte).lower()) if byte < 0x80 else 1000 + byte) for byte in range(256)], np.uint64
-)
 
 
 def _wide_kinds() -> NDArray[np.uint8]:
