@@ -10,6 +10,7 @@ from typing import Any
 from tests.faults.project import Project
 
 NO_FAULT = ["none"]
+N_STEPS, N_MICRO_BATCHES = 12, 24  # of the small training (project.SMALL)
 Prepare = Callable[..., tuple[Project, dict[str, bytes]]]
 
 
