@@ -133,7 +133,8 @@ def _words(texts: list[bytes]) -> Grams:
     is_word = kind[edges[:-1]] != _BETWEEN
     starts, ends = edges[:-1][is_word], edges[1:][is_word]
     hashes = _hash_words(buffer, starts, ends)
-    hashes[np.searchsorted(starts, standing_alone.starts)] = mixed(standing_alone.points)
+    # Shifted: the bytes of "on" are the code point of 湯, but those of no word begin with a zero.
+    hashes[np.searchsorted(starts, standing_alone.starts)] = mixed(standing_alone.points << np.uint64(8))
     text_ends = np.cumsum([len(text) + 1 for text in texts]) + 1
     return Grams(hashes, np.concatenate(([0], np.searchsorted(starts, text_ends))))
 
