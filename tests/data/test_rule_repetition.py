@@ -1,6 +1,7 @@
 """Repetition: each measure agrees with a plain count of words, and no shortcut misses a row that a limit rejects."""
 
 import json
+import math
 import random
 from collections import Counter
 from dataclasses import replace
@@ -134,6 +135,18 @@ def test_each_limit_is_inclusive_and_named(key: str, text: str) -> None:
     (finding,) = judge(raw(text), section=NO_LIMITS.model_copy(update={key: limit - 0.01}))
     assert isinstance(finding, str)
     assert f"{key.removeprefix('max_')} is {limit:.3f}" in finding
+
+
+@pytest.mark.parametrize("n_blocks", range(2, 20))
+def test_a_share_that_is_over_its_limit_by_the_least_is_not_missed(n_blocks: int) -> None:
+    """Words apart from each other in repeated runs of 5 or 10: the least places that begin a repeated pair."""
+    for size in (5, 10):
+        for n_others in range(40):
+            blocks = (" ".join([*(f"b{place}" for place in range(size)), f"s{block}"]) for block in range(n_blocks))
+            text = " ".join([*blocks, *(f"o{other}" for other in range(n_others))])
+            for name, share in plainly(text)._asdict().items():
+                limits = NO_LIMITS.model_copy(update={f"max_{name}_fraction": math.nextafter(share, 0)})
+                assert (judge(raw(text), section=limits) == [None]) == (share == 0), (name, text)
 
 
 def test_a_loop_goes_and_the_same_answer_said_once_stays() -> None:

@@ -23,7 +23,7 @@ _TABLE_OR_RULE = re.compile(r"^(?:[ \t]*\|.*|[^\w\n]+)$", re.MULTILINE)
 _TEXT_BITS = 7
 _TEXTS_AT_A_TIME = 2**_TEXT_BITS
 _FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)  # odd: no bit is lost
-_ROUNDING = 1e-6  # a limit is met exactly, whatever the product of floats is
+_ROUNDING = 1e-6  # of a share times a number of words: a count just over its limit is not missed
 
 
 class Repetition(NamedTuple):
@@ -179,14 +179,20 @@ def _over(of: Grams, n: int, top_share: float, inside_share: float) -> Flags:
     Of the words, 0 to 1. Runs that end in the next text count too: the answer may be a wrong yes, never a wrong no.
     """
     n_words = np.diff(of.offsets)
-    n_over = np.maximum(np.floor(top_share * n_words - _ROUNDING).astype(np.int64) + 1, 2)
+    n_over, n_repeated = _least_over(top_share, n_words), _least_over(inside_share, n_words)
     found = np.empty(len(n_words), np.bool_)
     for first in range(0, len(n_words), _TEXTS_AT_A_TIME):
         part = slice(first, first + _TEXTS_AT_A_TIME)
         edges = of.offsets[first : first + _TEXTS_AT_A_TIME + 1]
         seen = _occurrences(_keys(of.hashes[edges[0] : edges[-1]], n), n_words[part], n_over[part])
-        found[part] = seen.is_over | (seen.n_repeated > inside_share * n_words[part])
+        found[part] = seen.is_over | (seen.n_repeated >= n_repeated[part])
     return found
+
+
+def _least_over(share: float, n_words: Indexes) -> Indexes:
+    """[n_texts] The least count that is over this share of the words; 2 at least, as what is repeated comes twice."""
+    least: Indexes = np.maximum(np.floor(share * n_words - _ROUNDING).astype(np.int64) + 1, 2)
+    return least
 
 
 def _keys(hashes: Hashes, n: int) -> Hashes:
