@@ -142,11 +142,14 @@ def test_what_is_pasted_in_several_lines_is_one_turn() -> None:
     with subprocess.Popen(
         command, env=environment() | {"TERM": "xterm"}, stdin=theirs, stdout=theirs, stderr=theirs
     ) as chat:
-        shown = until(ours, b"\x1b[?2004h")
-        os.write(ours, b"\x1b[200~one\ntwo\x1b[201~\r")
-        shown += until(ours, b"'one\\ntwo'")
-        os.write(ours, b"/exit\r")
-        assert chat.wait(timeout=30) == 0, shown
+        try:
+            shown = until(ours, b"\x1b[?2004h")
+            os.write(ours, b"\x1b[200~one\ntwo\n\x1b[201~\r")  # whole lines, as a terminal copies them
+            shown += until(ours, b"'one\\ntwo'")
+            os.write(ours, b"/exit\r")
+            assert chat.wait(timeout=30) == 0, shown
+        finally:
+            chat.kill()  # or a failure waits for it without end
     os.close(ours)
     os.close(theirs)
 

@@ -51,7 +51,7 @@ def converse(port: int, system_prompt: str | None) -> None:
 def _read_line() -> str | None:
     """None at the end of input (Ctrl-D) and on Ctrl-C."""
     try:
-        return input("> ")
+        return input("> ").rstrip("\n")  # the end of the last pasted line is no part of the question
     except (EOFError, KeyboardInterrupt):
         print()
         return None
