@@ -55,8 +55,9 @@ def float64_difference(
     if not _is_exact(settings) or metrics["sum_relative_logit_diff"] <= allowed:
         return {}
     rows = [ids[: base.max_position_embeddings] for ids in rows]
-    summed = with_weighted_sum(attached(settings, base).double(), [source.weight for source in settings.sources])
+    # The combination first, which is then let go: one model in float64 at a time.
     written = _logits(load_tuned(combined, base, REFERENCE, None).double(), rows)
+    summed = with_weighted_sum(attached(settings, base).double(), [source.weight for source in settings.sources])
     return _prefixed("float64_sum_", _distance(summed, written, rows))
 
 
