@@ -74,7 +74,7 @@ def test_a_task_that_a_worker_is_about_to_begin_is_not_called_lost(monkeypatch: 
 
     monkeypatch.setattr(module, "living_workers", lambda queue: [1])
     found = module._Workers(SimpleNamespace(celery=SimpleNamespace(control=SimpleNamespace(inspect=asked))))
-    assert (found.all_answered, found.task_ids) == (True, {"7"})
+    assert (found.all_answered, found.task_ids, found.n_busy) == (True, {"7"}, 1)
 
 
 def test_a_task_is_put_back_only_when_every_worker_that_lives_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,7 @@ def test_a_task_is_put_back_only_when_every_worker_that_lives_has_one(monkeypatc
         return living.pop(0) if len(living) > 1 else living[0]
 
     monkeypatch.setattr(module, "living_workers", look)
-    monkeypatch.setattr(module, "_Workers", lambda queue: SimpleNamespace(task_ids={"7"}))
+    monkeypatch.setattr(module, "_Workers", lambda queue: SimpleNamespace(n_busy=1))
     monkeypatch.setattr(module, "get_exp_rwlock", lambda repo, writes: nullcontext())
     monkeypatch.setattr(module, "_requeue", lambda queue, experiment: put_back_beside.append(look(queue)))
     monkeypatch.setattr(time, "sleep", lambda seconds: None)

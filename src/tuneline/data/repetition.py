@@ -163,7 +163,7 @@ def _suspects(of: Grams, settings: RepetitionRuleConfig) -> Flags:
     bigram, trigram = limits.top_bigram / 2, min(limits.top_trigram / 3, limits.top_fourgram / 4)
     fivegram, tengram = limits.duplicate_fivegram, limits.duplicate_tengram
     found = _over(of, 2, min(bigram, trigram), min(0.8 * fivegram, 0.9 * tengram))
-    rest = _chosen(of, found)
+    rest = _chosen(of, found)  # of which the top pair is looked at by itself; no text has a larger share than 1.0
     found[found] = _over(rest, 2, bigram, 1.0) | _over(rest, 3, trigram, min(0.6 * fivegram, 0.8 * tengram))
     return found
 

@@ -50,7 +50,7 @@ def float64_difference(
 ) -> Metrics:
     """The distance from the sum again, of the same weights with products in float64, where fp32 is over the budget.
 
-    As `merge.float64_difference`. Empty within the budget, and for what has none.
+    Why, see `merge.float64_difference`. Empty within the budget, and for what has none.
     """
     if not _is_exact(settings) or metrics["sum_relative_logit_diff"] <= allowed:
         return {}

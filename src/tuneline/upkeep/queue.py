@@ -153,6 +153,7 @@ class _Workers:
             answers = [ask.reserved() or {}, ask.active() or {}]  # in this order: what begins in between is in both
         self.all_answered = all(len(answer) >= n_living for answer in answers)
         self.task_ids = {task["id"] for answer in answers for tasks in answer.values() for task in tasks}
+        self.n_busy = len({name for answer in answers for name, tasks in answer.items() if tasks})
 
 
 def hindrance(repo: Repo) -> list[str]:
@@ -249,7 +250,7 @@ def requeue(repo: Repo, chosen: Iterable[Experiment]) -> None:
 def _let_idle_workers_end(queue: Queue) -> None:
     """A worker without work ends within seconds, and would drop what it takes in that moment (see `_began`)."""
     deadline = time.monotonic() + IDLE_SECONDS
-    while len(living_workers(queue)) > len(_Workers(queue).task_ids) and time.monotonic() < deadline:
+    while len(living_workers(queue)) > _Workers(queue).n_busy and time.monotonic() < deadline:
         time.sleep(0.5)
 
 
