@@ -52,7 +52,7 @@ def measured(
     from tuneline.export.verify import measure
 
     link = AdapterLink(adapter, base_gguf, base_type, gguf, base=model_config(base))
-    return measure(link, examples, examples, N_CTX, 8).metrics
+    return measure(link, examples, examples, BUDGET, N_CTX, 8).metrics
 
 
 def best_tokens(adapter: Path, base: Path, base_gguf: Path, gguf: Path, examples: list[Example]) -> BestTokens:

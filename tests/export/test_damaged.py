@@ -65,7 +65,7 @@ def verified(merged: Path, gguf: Path, examples: list[Example], gguf_type: GgufT
     from tuneline.export.budget import check_budget
     from tuneline.export.verify import Link, measure
 
-    metrics = measure(Link(merged, gguf, gguf_type), examples, examples[:2], N_CTX, 4).metrics
+    metrics = measure(Link(merged, gguf, gguf_type), examples, examples[:2], BUDGET, N_CTX, 4).metrics
     check_budget(gguf_type, metrics | {"exact_match_drop": 0.0, "ended_drop": 0.0}, BUDGET)
 
 

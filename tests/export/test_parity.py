@@ -25,7 +25,7 @@ TIGHT = BudgetConfig(kl_mean_nats=1e-4, top1_agreement=0.99, execution_accuracy_
 def measured(merged: Path, gguf: Path, examples: list[Example], gguf_type: GgufType = "f16") -> dict[str, float | int]:
     from tuneline.export.verify import Link, measure
 
-    return measure(Link(merged, gguf, gguf_type), examples, examples, N_CTX, 8).metrics
+    return measure(Link(merged, gguf, gguf_type), examples, examples, TIGHT, N_CTX, 8).metrics
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,32 @@ def test_f16_predicts_what_the_merged_model_predicts(merged: Path, f16: Path, ex
     assert metrics["n_compared_examples"] == len(examples)
     # 16 bits, but norms and metadata: a little more
     assert 16 <= metrics["bits_per_weight"] < 16.2
+
+
+def test_all_that_is_scored_decides_where_the_rows_compared_are_outside_the_budget(
+    merged: Path, f16: Path, examples: list[Example]
+) -> None:
+    from tuneline.export.verify import Link, measure
+
+    def compared(rows: list[Example], kl_mean_nats: float) -> dict[str, float | int]:
+        budget = TIGHT.model_copy(update={"kl_mean_nats": kl_mean_nats})
+        return measure(Link(merged, f16, "f16"), rows, examples, budget, N_CTX, 1).metrics
+
+    def divergence(rows: list[Example]) -> float:
+        return compared(rows, 1.0)["kl_mean_nats"]
+
+    whole = divergence(examples)
+    farthest = max(([example] for example in examples), key=divergence)
+    alone = divergence(farthest)
+    assert whole < alone
+    for budget, rows, expected in (
+        (alone, farthest, alone),
+        ((whole + alone) / 2, examples, whole),
+        (0.0, examples, whole),
+    ):
+        found = compared(farthest, budget)
+        assert found["n_compared_examples"] == len(rows)
+        assert found["kl_mean_nats"] == pytest.approx(expected)
 
 
 def test_more_bits_are_closer(merged: Path, f16: Path, q8_0: Path, examples: list[Example], tmp_path: Path) -> None:

@@ -28,12 +28,16 @@ def outside_budget(metrics: Figures, budget: BudgetConfig) -> list[str]:
     """Every figure that is outside, with its limit; empty when all are within."""
     drop = "execution_accuracy_drop" if "execution_accuracy_drop" in metrics else "exact_match_drop"
     return [
-        *_over("kl_mean_nats", "kl_mean_nats", metrics, budget.kl_mean_nats),
-        *_under("top1_agreement", metrics, budget.top1_agreement),
+        *_far(metrics, budget),
         *_over(drop, "execution_accuracy_drop", metrics, budget.execution_accuracy_drop),
         # an answer that runs on is lost to whoever waits for it, also where the task's score forgives it
         *_over("ended_drop", "execution_accuracy_drop", metrics, budget.execution_accuracy_drop),
     ]
+
+
+def is_near(metrics: Figures, budget: BudgetConfig) -> bool:
+    """Whether the predictions are within the budget, whatever the scores are."""
+    return not _far(metrics, budget)
 
 
 def check_link(
@@ -50,6 +54,13 @@ def check_link(
 def is_held(gguf_type: str, outtype: str, all_within_budget: bool) -> bool:
     """Whether a file of this type has to be within its budget: see `check_link`."""
     return all_within_budget or gguf_type == outtype
+
+
+def _far(metrics: Figures, budget: BudgetConfig) -> list[str]:
+    return [
+        *_over("kl_mean_nats", "kl_mean_nats", metrics, budget.kl_mean_nats),
+        *_under("top1_agreement", metrics, budget.top1_agreement),
+    ]
 
 
 def _over(figure: str, key: str, metrics: Figures, allowed: float) -> list[str]:

@@ -59,7 +59,7 @@ def verify_link(
     """
     # what is wrong with the rows is found before a model is loaded
     scorer = make_scorer(judge.task, rows.asked, judge.resources, judge.statement_timeout_s)
-    measured = measure(link, rows.compared, rows.asked, n_ctx, max_new_tokens)
+    measured = measure(link, rows.compared, rows.asked, budget, n_ctx, max_new_tokens)
     for name, reason in measured.refused.items():
         print(f"{link.gguf}: the golden conversation {name!r} is not compared: {reason}")
     judged = list(map(Judged, scorer.score(measured.answers), measured.ended))

@@ -270,8 +270,8 @@ def _checked_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrai
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         tokenizer.pad_token = _unused_token(tokenizer, name)
     tokenizer.padding_side = "right"
-    for how in ("is_local", "local_files_only"):
-        tokenizer.init_kwargs.pop(how, None)  # how it was found is saved as well: an offline run's files would differ
+    for how in ("is_local", "local_files_only"):  # it was found: saved with it, as if HF_HUB_OFFLINE made another one
+        tokenizer.init_kwargs.pop(how, None)
     return tokenizer
 
 
