@@ -52,9 +52,9 @@ test: check ## Everything that check does, then the slow tests: training, llama.
 	pytest -m 'slow and not gpu and not faults'
 
 .PHONY: faults
-faults: setup ## Kill, fill, damage: what stages and training must survive (10 to 15 minutes; TUNELINE_SEED repeats a run)
-	pytest -n 3 --dist loadfile -m faults tests/faults tests/upkeep
-	pytest -n 3 --dist loadfile -m slow tests/upkeep
+faults: setup ## Kill, fill, damage: what stages and training must survive (15 to 20 minutes; TUNELINE_SEED repeats a run)
+	pytest -n 2 --dist loadfile -m faults tests/faults tests/upkeep
+	pytest -n 2 --dist loadfile -m slow tests/upkeep
 
 .PHONY: raw
 raw: setup ## Write data/raw/text_to_sql again (the same bytes)
