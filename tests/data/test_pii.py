@@ -17,7 +17,7 @@ from tuneline.config.schema import PiiAction, PiiRuleConfig
 from tuneline.data.finding import Changed
 from tuneline.data.pii import PII_KINDS, excerpt, find, mask, pii_rule
 from tuneline.data.records import Example, Json, Message, ToolCall, make_example, with_id
-from tuneline.data.signs import signs
+from tuneline.data.signs import NO_SIGN, signs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REAL = REPOSITORY.parent / "shared" / "data"
@@ -358,6 +358,18 @@ def test_prose_shows_no_sign_and_every_planted_thing_does() -> None:
     assert not any(signs(prose))
     for sample in planted["planted_corpus"](seed=5, n_per_writing=5):
         assert any(signs(sample.text)) or not sample.planted
+
+
+_PIECES = [
+    *("KIA", "SIA", "BIA", "ACCA", "PRIVATE", "KEY", "AIS", "AIzaSy", "DOT", " DOT ", " AT ", "AC", "SK", "/T", "/B"),
+    *("a", "B", ".", ". ", "é", "-", "_", "5", "@", "(at)", " ", "\n", "abcdefghijklmnop"),
+]
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=8).map("".join))
+def test_a_text_shows_the_same_signs_beside_prose_that_is_looked_at_more_closely(text: str) -> None:
+    assert signs("(") == NO_SIGN
+    assert signs(text) == signs(f"( {text} ")  # with a bracket a text is no plain prose
 
 
 # --- real data

@@ -4,13 +4,17 @@ import json
 import sys
 from pathlib import Path
 
-from tuneline.benchmarks.corpus import SOURCE
-from tuneline.config.schema import CleanConfig, SourceConfig
-from tuneline.data.cleaning import clean_files
-from tuneline.data.writing import CleanOutputs
+from tuneline.data import parallel
 
 
-def main(examples: Path, folder: Path, rules: CleanConfig) -> None:
+def main(examples: Path, folder: Path, chosen: str) -> None:
+    parallel.begin()  # as the stage does
+    from tuneline.benchmarks.corpus import SOURCE
+    from tuneline.config.schema import CleanConfig, SourceConfig
+    from tuneline.data.cleaning import clean_files
+    from tuneline.data.writing import CleanOutputs
+
+    rules = CleanConfig.model_validate_json(chosen)
     outputs = CleanOutputs(folder / "examples.jsonl", folder / "rejected.jsonl", folder / "clusters.jsonl")
     source = SourceConfig(
         name=SOURCE,
@@ -30,4 +34,4 @@ def main(examples: Path, folder: Path, rules: CleanConfig) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), CleanConfig.model_validate_json(sys.argv[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

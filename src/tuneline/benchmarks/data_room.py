@@ -135,6 +135,9 @@ def _cleaning(path: Path, out: Path, rules: CleanConfig, n_workers: int) -> Time
 
 def _clean(path: Path, out: Path, rules: CleanConfig, n_workers: int, *, is_memory_sampled: bool) -> Measured:
     chosen = rules.model_copy(update={"workers": n_workers}).model_dump_json()
+    for left_behind in out.glob("*.jsonl"):  # DVC removes a stage's outputs as well, before it runs the stage
+        if left_behind != path:
+            left_behind.unlink()
     program: list[str | Path] = [sys.executable, "-m", "tuneline.benchmarks.clean_rows", path, out, chosen]
     return run(program, is_memory_sampled=is_memory_sampled)
 

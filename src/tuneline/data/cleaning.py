@@ -15,7 +15,7 @@ from tuneline.data.comparing import SET_RULES, find_copies
 from tuneline.data.engines import engine
 from tuneline.data.parallel import line_ranges
 from tuneline.data.parts import CleanedPart, Work, clean_part
-from tuneline.data.row_rules import CHANGES, enabled_rules, row_rules
+from tuneline.data.row_rules import CHANGES, row_rules
 from tuneline.data.writing import CleanOutputs, write_parts
 from tuneline.output import scratch_folder
 
@@ -64,7 +64,6 @@ def clean_files(
     names = tuple(source.name for source in sources)
     held_out = frozenset(source.name for source in sources if source.role in HELD_OUT_ROLES)
     with scratch_folder(outputs.examples) as folder, engine(rules.engine, rules.workers) as ordered:
-        enabled_rules(rules)  # before any part, so that a rule that cannot be made says so at once
         ranges = enumerate(part for path in examples for part in line_ranges(path, _PART_BYTES))
         cleaned = ordered(partial(clean_part, Work(rules, names, held_out, folder)), ranges)
         parts: list[CleanedPart] = []

@@ -23,7 +23,7 @@ from tuneline.errors import DataError, EnvironmentProblem
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_PRELOADED = ["tuneline.data.writing", "tuneline.data.splitting"]
+_PRELOADED = ["tuneline.data.writing", "tuneline.data.splitting", "ftfy"]  # what workers import, the slow ones of it
 _PARTS_AHEAD = 2  # per worker: enough that none waits, few enough that results do not pile up
 
 
@@ -66,6 +66,11 @@ def processes(n_workers: int) -> Iterator[Ordered]:
             yield partial(_in_pool, pool, n_workers)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def begin() -> None:
+    """Start what processes are forked from before `processes` does: it imports while the caller is still importing."""
+    _context()
 
 
 def ordered(work: Callable[[Item], Result], parts: Iterable[Item], n_workers: int) -> Iterator[Result]:

@@ -11,6 +11,7 @@ from tuneline.errors import DataError
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 Role = Literal["system", "user", "assistant", "tool"]
+_ID = re.compile(r"[0-9a-f]{16}")
 TEACHER_KEY = "teacher"  # in a row's meta: the teacher model that wrote it, and how
 ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 
@@ -128,10 +129,13 @@ def contents(example: Example) -> list[str]:
     """Every text of the example in order: the raw text, or each message's content and its calls' arguments."""
     if example.text is not None:
         return [example.text]
-    turns = example.turns
-    if any([message.tool_calls for message in turns]):  # noqa: C419  (for a handful a list is faster)
-        return [text for message in turns for text in message_texts(message)]
-    return [message.content for message in turns]  # twice as fast, and every rule comes here
+    texts: list[str] = []
+    for message in example.turns:
+        if message.tool_calls:
+            texts += message_texts(message)
+        else:
+            texts.append(message.content)  # most are such, and every rule comes here
+    return texts
 
 
 def with_contents(example: Example, texts: list[str]) -> Example:
@@ -156,7 +160,7 @@ def id_of(number: int) -> str:
 
 def id_number(id_: str) -> int:
     """The id as a number of 64 bits. Raises `DataError` for one that no stage wrote."""
-    if re.fullmatch(r"[0-9a-f]{16}", id_) is None:
+    if _ID.fullmatch(id_) is None:
         raise DataError(f"id {id_!r} is not 16 hex digits; run the stage that writes the row again")
     return int(id_, 16)
 

@@ -64,6 +64,8 @@ def signs(text: str) -> Signs:
     # bytes: patterns that begin with a known byte are searched at the speed of memory, in any language
     encoded = text.encode("utf-8", "surrogatepass")
     skeleton = encoded.translate(None, _NO_SKELETON)
+    if _is_plain(encoded, skeleton):
+        return NO_SIGN
     n_digits = len(skeleton.translate(None, _NO_DIGIT))
     has_at = b"@" in skeleton
     return Signs(
@@ -72,6 +74,16 @@ def signs(text: str) -> Signs:
         n_digits > 0 and skeleton.count(b":") > 1 and _groups_of_ipv6(encoded) is not None,
         _may_hold_token(encoded, skeleton, has_at, n_digits),
         n_digits > 0 and _may_hold_password(encoded, skeleton),
+    )
+
+
+def _is_plain(encoded: bytes, skeleton: bytes) -> bool:
+    """True only for prose in which nothing below would find a sign, known by the fewest looks."""
+    return (
+        not skeleton.translate(None, _LETTERS_KEPT)
+        and b"DOT" not in skeleton
+        and not _may_hold_capitals(encoded, skeleton)
+        and not _dotted(encoded)
     )
 
 

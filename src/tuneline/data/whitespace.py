@@ -63,7 +63,10 @@ def _tidied(example: Example) -> Finding:
     if example.text is not None:
         text = tidy(example.text)
         return None if text == example.text else _changed(replace(example, text=text))
-    if not any(_suspect(message.content) for message in example.turns):
+    for message in example.turns:  # a generator takes half as long again, and every row comes here
+        if _suspect(message.content):
+            break
+    else:
         return None
     parts = [tuple(map(_tidied_message, part)) for part in (example.messages, example.chosen, example.rejected)]
     if parts == [example.messages, example.chosen, example.rejected]:

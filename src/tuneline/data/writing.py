@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ from tuneline.data.record_files import as_line, rejected_as_json
 from tuneline.data.records import Json, id_of, rejection
 from tuneline.data.shingles import offsets_of
 from tuneline.output import atomic_writer
+
+_ROWS_AT_ONCE = 1000  # looked for among the parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,44 +57,44 @@ class _Numbered:
         self._parts = parts
         self.first = offsets_of(np.array([len(part.number) for part in parts], np.int64))  # [n_parts + 1]
 
-    def place(self, row: int) -> str:
-        part, index = self._find(row)
-        return part.place(index)
+    def places(self, rows: Indexes) -> Iterator[str]:
+        return (part.place(index) for part, index in self._found(rows))
 
-    def id(self, row: int) -> str:
-        part, index = self._find(row)
-        return id_of(int(part.content[index]))
+    def ids(self, rows: Indexes) -> Iterator[str]:
+        return (id_of(int(part.content[index])) for part, index in self._found(rows))
 
     def of_parts(self, rows: Indexes) -> Iterator[Indexes]:
         """For each part those of the rows (ascending) that are its own, as it numbers them."""
         for begin, end in pairwise(self.first.tolist()):
             yield rows[np.searchsorted(rows, begin) : np.searchsorted(rows, end)] - begin
 
-    def _find(self, row: int) -> tuple[CleanedPart, int]:
-        number = int(np.searchsorted(self.first, row, side="right")) - 1
-        return self._parts[number], row - int(self.first[number])
+    def _found(self, rows: Indexes) -> Iterator[tuple[CleanedPart, int]]:
+        """For each row its part and its index there."""
+        for begin in range(0, len(rows), _ROWS_AT_ONCE):
+            these = rows[begin : begin + _ROWS_AT_ONCE]
+            number = np.searchsorted(self.first, these, side="right") - 1
+            for part, index in zip(number.tolist(), (these - self.first[number]).tolist(), strict=True):
+                yield self._parts[part], index
 
 
 Why = Mapping[int, tuple[str, str]]  # index of a row in its part -> the rule and the reason for which it goes
 
 
 def _by_part(rows: _Numbered, copies: Removed) -> Iterator[Why]:
-    begin = 0
+    reasons = zip(copies.rule.tolist(), rows.places(copies.kept), copies.jaccard.tolist(), strict=True)
     for gone in rows.of_parts(copies.rows):
-        these = range(begin, begin + len(gone))
-        yield {index: _why(rows, copies, copy) for index, copy in zip(gone.tolist(), these, strict=True)}
-        begin += len(gone)
+        yield {index: _why(*next(reasons)) for index in gone.tolist()}
 
 
-def _why(rows: _Numbered, copies: Removed, copy: int) -> tuple[str, str]:
-    """Rule and reason of a copy, by its index."""
-    rule, place = SET_RULES[copies.rule[copy]], rows.place(int(copies.kept[copy]))
+def _why(number: int, kept: str, jaccard: float) -> tuple[str, str]:
+    """Rule and reason of a copy: the rule's number, the place of the row that stays, and how similar they are."""
+    rule = SET_RULES[number]
     match rule:
         case "exact_duplicates":
-            return rule, f"a copy of {place}"
+            return rule, f"a copy of {kept}"
         case "folded_duplicates":
-            return rule, f"the same words as {place}"
-    return rule, f"a near copy of {place} (Jaccard similarity {copies.jaccard[copy]:.3f})"
+            return rule, f"the same words as {kept}"
+    return rule, f"a near copy of {kept} (Jaccard similarity {jaccard:.3f})"
 
 
 def _clusters(rows: _Numbered, copies: Removed) -> Iterator[dict[str, Json]]:
@@ -100,15 +102,16 @@ def _clusters(rows: _Numbered, copies: Removed) -> Iterator[dict[str, Json]]:
     parent = np.arange(rows.first[-1])
     parent[copies.rows] = copies.kept
     stayed = roots(parent)[copies.rows]
-    in_order = np.argsort(stayed, kind="stable")
-    for kept, members in groupby(in_order.tolist(), key=lambda copy: int(stayed[copy])):
-        found: list[Json] = [_copy_as_json(rows, copies, copy) for copy in members]
-        yield {"kept": rows.place(kept), "kept_id": rows.id(kept), "copies": found}
+    order = np.argsort(stayed, kind="stable")
+    kept, n_copies = np.unique_counts(stayed)
+    rules, jaccard = copies.rule[order].tolist(), copies.jaccard[order].tolist()
+    found = zip(rows.places(copies.rows[order]), rules, jaccard, strict=True)
+    for place, id_, n in zip(rows.places(kept), rows.ids(kept), n_copies.tolist(), strict=True):
+        yield {"kept": place, "kept_id": id_, "copies": [_copy_as_json(*copy) for copy in islice(found, n)]}
 
 
-def _copy_as_json(rows: _Numbered, copies: Removed, copy: int) -> dict[str, Json]:
-    rule, jaccard = SET_RULES[copies.rule[copy]], round(float(copies.jaccard[copy]), 4)
-    return {"place": rows.place(int(copies.rows[copy])), "rule": rule, "jaccard": jaccard}
+def _copy_as_json(place: str, rule: int, jaccard: float) -> Json:
+    return {"place": place, "rule": SET_RULES[rule], "jaccard": round(jaccard, 4)}
 
 
 def _rejected_lines(work: tuple[CleanedPart, Why]) -> tuple[Tally, bytes]:
