@@ -8,13 +8,13 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tuneline.config.schema import ContaminationConfig, SourceConfig, SplitConfig
 from tuneline.data.contamination import pair_as_json

@@ -3,11 +3,11 @@
 import csv
 import io
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from msgspec.structs import replace
 
 from tests.data.conftest import Collected, IngestBytes, IngestSources, MakeSource
 from tuneline.config.schema import Format, SourceFormat

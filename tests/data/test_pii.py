@@ -5,13 +5,13 @@ import re
 import runpy
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from time import process_time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tuneline.config.schema import PiiAction, PiiRuleConfig
 from tuneline.data.finding import Changed

@@ -1,12 +1,12 @@
 """Empties and length: what counts as empty, and limits in characters and tokens."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tuneline.config.schema import LengthRuleConfig
 from tuneline.data.finding import Finding

@@ -1,8 +1,7 @@
 """Refusals: answers that decline go; apologies, quotations, prompts and undesirable answers do not count."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from tuneline.data.finding import Finding
 from tuneline.data.records import Example, Message, ToolCall, make_example

@@ -4,13 +4,13 @@ import json
 import math
 import random
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tuneline.config.schema import RepetitionRuleConfig
 from tuneline.data.finding import Finding

@@ -1,10 +1,9 @@
 """Toxicity: whole words of the lexicon are counted, in any writing of case, and never inside other words."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tuneline.config.schema import ToxicityRuleConfig
 from tuneline.data.finding import Finding

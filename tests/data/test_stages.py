@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tuneline.config import params as params_file
 from tuneline.config.schema import CleanConfig, DataConfig, MixtureConfig, SourceConfig, SplitConfig
 from tuneline.data.record_files import iterate_rejected, read_examples
 from tuneline.entry import run
@@ -56,7 +57,8 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 def run_stage(stage: ModuleType, params: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, **paths: str) -> None:
     arguments = [part for name, path in paths.items() for part in (f"--{name}", path)]
     monkeypatch.setattr(sys, "argv", ["stage", "--params", "params.yaml", *arguments])
-    monkeypatch.setattr(stage, "read_params", lambda _: params)
+    importer = stage if hasattr(stage, "read_params") else params_file  # clean imports it when it runs
+    monkeypatch.setattr(importer, "read_params", lambda _: params)
     run(stage.main)
 
 

@@ -1,9 +1,9 @@
 """Questions as one tokenizer sees them."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from tuneline.data.records import Example, Json, with_id
 from tuneline.errors import ModelError

@@ -1,9 +1,9 @@
 """Which rows are asked, and which part of them."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tuneline.data.record_files import write_examples
 from tuneline.data.records import Example, Message, ToolCall, make_example, with_id

@@ -1,12 +1,12 @@
 """Modelfiles run by Go's own text/template, which Ollama uses: the model is asked what training asked."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unicodedata import ucd_3_2_0
 
 import pytest
+from msgspec.structs import replace
 
 from tests.export.miniatures import MINIATURES, base_config, save_tokenizer
 from tests.export.ollama.program import Ollama, compiled

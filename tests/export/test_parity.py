@@ -208,7 +208,7 @@ def test_answer_row_predicts_the_last_answer_and_its_end_only(tokenizer: "PreTra
 def test_tools_belong_to_the_prompt_of_an_answer_row(
     tokenizer: "PreTrainedTokenizerBase", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     from tuneline.export.parity import answer_row
 

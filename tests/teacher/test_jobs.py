@@ -1,11 +1,11 @@
 """Which rows the teacher sees."""
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from tests.teacher.conftest import augment, row, switched_off
 from tuneline.config.schema import ContaminationConfig, EndpointConfig, SourceConfig, SplitConfig, TeacherJobConfig

@@ -1,11 +1,11 @@
 """Token preparation: what training sees, and the rows that would train badly."""
 
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tuneline.data.records import Example, Json, Message, ToolCall, make_example, with_id
 from tuneline.errors import BudgetError, DataError, ModelError

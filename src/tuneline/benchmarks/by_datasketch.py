@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import tee
 from pathlib import Path
 
-import orjson
+import msgspec
 import xxhash
 from datasketch import MinHash, MinHashLSH  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
@@ -35,7 +35,7 @@ def main(path: Path, ngram: int, bands: int, rows_per_band: int, min_jaccard: fl
 def texts(path: Path) -> Iterator[str]:
     with path.open("rb") as file:
         for line in file:
-            yield "\n".join(message["content"] for message in orjson.loads(line)["messages"])
+            yield "\n".join(message["content"] for message in msgspec.json.decode(line)["messages"])
 
 
 def runs(text: str, n: int) -> set[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-import orjson
+import msgspec
 
 from tuneline.benchmarks.corpus import SEED, chat_rows, write_rows
 from tuneline.benchmarks.planted import pairs_of, planted_rows, score
@@ -103,7 +103,7 @@ def planted_figures(rules: Rules, sizes: Sizes, folder: Path) -> Figures:
         path = out / "rows.jsonl"
         write_rows(path, (example for pair in rows for example in pair))
         _clean(path, out, rules.near, 2, is_memory_sampled=False)
-        clusters = [orjson.loads(line) for line in (out / "clusters.jsonl").read_bytes().splitlines()]
+        clusters = [msgspec.json.decode(line) for line in (out / "clusters.jsonl").read_bytes().splitlines()]
     found = score(pairs_of(rows, settings.ngram), clusters, settings.min_jaccard)
     return {
         "planted_n_similar_pairs": found.n_similar,

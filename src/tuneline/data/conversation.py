@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from tuneline.data.pii import excerpt
 from tuneline.data.records import ROLES, Example, Message, Role

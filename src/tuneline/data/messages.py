@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import Literal
+
+from msgspec.structs import replace
 
 from tuneline.data.conversation import RowProblem, known_role
 from tuneline.data.fields import Fields, an_object, objects, opened, present, text

@@ -16,7 +16,7 @@ from tuneline.data.accounting import Tally
 from tuneline.data.arrays import Flags, Hashes, Indexes
 from tuneline.data.dedup import keys_of
 from tuneline.data.parallel import LineRange
-from tuneline.data.record_files import as_line, example_from, parse_object, rejected_as_json
+from tuneline.data.record_files import as_line, example_of, rejected_as_json
 from tuneline.data.records import TEACHER_KEY, Example, contents, place_of
 from tuneline.data.row_rules import CleanedRows
 from tuneline.data.shingles import offsets_of
@@ -91,7 +91,7 @@ def kept_examples_at(stem: Path, where: Sequence[tuple[int, int]]) -> Iterator[E
     with path.open("rb") as file:
         for offset, n_bytes in where:
             file.seek(offset)
-            yield example_from(parse_object(file.read(n_bytes), str(path)), str(path))
+            yield example_of(file.read(n_bytes), str(path))
 
 
 def band_of(stem: Path, n_rows: int, band: int) -> Hashes:

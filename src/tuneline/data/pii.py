@@ -7,8 +7,9 @@ import json
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Literal, get_args
+
+from msgspec.structs import replace
 
 from tuneline.config.schema import PiiRuleConfig
 from tuneline.data.addresses import Span, find_emails, find_ipv4, find_ipv6

@@ -4,12 +4,17 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from tuneline.errors import DataError
 
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+if TYPE_CHECKING:
+    Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+else:
+    Json = Any  # msgspec knows no type that refers to itself
 Role = Literal["system", "user", "assistant", "tool"]
 _ID = re.compile(r"[0-9a-f]{16}")
 TEACHER_KEY = "teacher"  # in a row's meta: the teacher model that wrote it, and how
@@ -18,16 +23,14 @@ ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assi
 sorted_json = json.JSONEncoder(ensure_ascii=False, sort_keys=True, allow_nan=False).encode  # one text for equal content
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCall:
+class ToolCall(Struct, frozen=True):
     """One call of a function by the assistant."""
 
     name: str
     arguments: Mapping[str, Json]
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """One turn of a conversation."""
 
     role: Role
@@ -38,8 +41,7 @@ class Message:
 ExampleKind = Literal["conversation", "text", "preference", "labelled", "prompt"]
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
+class Example(Struct, frozen=True):
     """One row of any kind, whatever format it came in; `kind` says which."""
 
     id: str  # see content_id
@@ -81,8 +83,7 @@ def place_of(source: str, file: str, line: int) -> str:
     return f"{source}/{file}:{line}" if file else f"{source}:{line}"
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(Struct, frozen=True):
     """A row that a stage took out, with the reason; kept + rejected == read in every stage."""
 
     source: str

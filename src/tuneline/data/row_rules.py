@@ -14,7 +14,7 @@ from tuneline.data.finding import Changed, Rule
 from tuneline.data.language import language_rule
 from tuneline.data.length_rules import empties_rule, length_rule
 from tuneline.data.pii import PII_KINDS, pii_rule
-from tuneline.data.record_files import as_line, example_from, parse_object
+from tuneline.data.record_files import as_line, example_of
 from tuneline.data.records import Example, Rejected, as_json, rejection
 from tuneline.data.refusals import refusals_rule
 from tuneline.data.repetition import repetition_rule
@@ -57,7 +57,7 @@ class CleanedRows:
     def __init__(self, lines: Sequence[bytes], place: str) -> None:
         """`lines` as a stage wrote them; `place` names their file. Raises `DataError` for one that is no example."""
         self._lines = lines
-        self._read = [example_from(parse_object(line, place), place) for line in lines]
+        self._read = [example_of(line, place) for line in lines]
         self.kept: dict[int, Example] = dict(enumerate(self._read))  # by place among the rows, ascending
         self.rejected: dict[int, Rejected] = {}  # as read, whatever a rule changed before
         self.tally = Tally()  # of what was rejected and changed

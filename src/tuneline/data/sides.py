@@ -13,7 +13,7 @@ from tuneline.config.schema import SourceConfig, SplitConfig
 from tuneline.data.arrays import Flags, Hashes, Indexes
 from tuneline.data.parallel import LineRange
 from tuneline.data.prompts import group_key, prompt_keys
-from tuneline.data.record_files import example_from, parse_object
+from tuneline.data.record_files import example_of
 from tuneline.data.records import TEACHER_KEY, Example, id_number
 from tuneline.errors import DataError
 
@@ -116,10 +116,10 @@ def examples_at(path: Path, offsets: Iterable[int]) -> Iterator[Example]:
 
 def _example(line: bytes, path: Path, offset: int) -> Example:
     try:
-        return example_from(parse_object(line, ""), "")
+        return example_of(line, "")
     except DataError:
         place = f"{path}:{_line_number(path, offset)}"
-        return example_from(parse_object(line, place), place)
+        return example_of(line, place)
 
 
 def _line_number(path: Path, offset: int) -> int:

@@ -19,7 +19,7 @@ from tuneline.data.contamination import CONTAMINATION_KINDS, Evidence, Pair, pai
 from tuneline.data.held_out import Overlap, index_of, load_index, look, one_each
 from tuneline.data.mixing import Mixed, mix
 from tuneline.data.parallel import LineRange, Ordered, line_ranges, processes
-from tuneline.data.record_files import as_line, example_from, parse_object, write_rejected
+from tuneline.data.record_files import as_line, example_of, write_rejected
 from tuneline.data.records import Example, rejection
 from tuneline.data.shingles import offsets_of
 from tuneline.data.sides import SIDES, DrawnRows, Side, StoredRows, all_rows, examples_at, scan
@@ -61,7 +61,7 @@ class Divided:
     def contaminated(self) -> Iterator[tuple[Example, Sequence[Pair]]]:
         """Each row that gives a held-out one away, and its pairs."""
         for line, pairs in zip(self.lines(np.array(list(self.pairs), np.int64)), self.pairs.values(), strict=True):
-            yield example_from(parse_object(line, "split"), "split"), pairs
+            yield example_of(line, "split"), pairs
 
     def reason(self, pair: Pair) -> str:
         """Why the pair's training row goes, naming the held-out row."""

@@ -5,8 +5,9 @@ doubt a text is left alone, to the last blank.
 """
 
 import re
-from dataclasses import replace
 from itertools import pairwise
+
+from msgspec.structs import replace
 
 from tuneline.data.finding import Changed, Finding, Rule, each
 from tuneline.data.records import Example, Message, with_id

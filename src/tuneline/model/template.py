@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import TemplateError
+from msgspec.structs import replace
 from transformers import PreTrainedTokenizerBase
 
 from tuneline.data.records import Json, Message, ToolCall

@@ -9,6 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
+from msgspec import structs
+
 from tuneline.config.schema import CleanConfig, SourceConfig, SourceFormat
 from tuneline.data import cleaning, ingesting
 from tuneline.data.accounting import Tally
@@ -123,7 +125,7 @@ def _look_at_rejected(found: Checked, rows: Iterable[Rejected], n_shown: int, pa
         if len(found.first[row.rule]) < n_shown:
             # the place is shown beside it; where a file has elements, their line is another number
             reason = re.sub(rf"^{re.escape(str(path))}:[0-9]+: ", "", row.reason)
-            shown = as_shown(replace(row, reason=_by_element(reason, path)))
+            shown = as_shown(structs.replace(row, reason=_by_element(reason, path)))
             found.first[row.rule].append(replace(shown, place=_by_element(shown.place, path)))
 
 

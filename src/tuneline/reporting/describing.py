@@ -3,9 +3,11 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
+
+from msgspec.structs import replace
 
 from tuneline.data.record_files import as_line, iterate_examples, iterate_rejected
 from tuneline.data.records import TEACHER_KEY, Example

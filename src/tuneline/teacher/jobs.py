@@ -2,9 +2,11 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from heapq import nsmallest
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from tuneline.config.schema import AugmentConfig, EndpointConfig, SourceConfig, TeacherJobConfig
 from tuneline.data.conversation import without_task_prefix
