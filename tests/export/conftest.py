@@ -218,7 +218,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tokenizer(base: Path) -> "PreTrainedTokenizerBase":
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     return load_tokenizer_from(base)
 
@@ -271,7 +271,7 @@ def f16(merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def convert_folder(folder: Path, out: Path) -> Path:
     from tuneline.export.gguf import convert
     from tuneline.export.llama_cpp import llama_cpp_folder
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     convert(folder, load_tokenizer_from(folder), out, outtype="f16", name="tiny", converter=llama_cpp_folder())
     return out

@@ -313,7 +313,7 @@ def save_adapter(miniature: Miniature, base: Path, folder: Path) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from tuneline.model.loading import load_tokenizer
+    from tuneline.model.tokenizers import load_tokenizer
 
     settings = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear", **{"lora_alpha": 8} | miniature.lora)
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), settings)

@@ -60,7 +60,7 @@ def best_tokens(adapter: Path, base: Path, base_gguf: Path, gguf: Path, examples
     from tuneline.export.parity import answer_row
     from tuneline.export.reference import reference_logits
     from tuneline.export.runtime import Runtime
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     model = AdapterLink(adapter, base_gguf, "f16", gguf, base=model_config(base)).load()
     tokenizer = load_tokenizer_from(adapter)

@@ -76,7 +76,7 @@ def conversations(tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
 
 def merge_miniature(miniature: Miniature, folder: Path, dtype: "Dtype") -> tuple[list[list[int]], Figures]:
     from tuneline.export.merge import merge
-    from tuneline.model.loading import load_tokenizer
+    from tuneline.model.tokenizers import load_tokenizer
 
     save_base(miniature, folder / "base")
     config = base_config(miniature, folder / "base")
@@ -89,7 +89,7 @@ def merge_miniature(miniature: Miniature, folder: Path, dtype: "Dtype") -> tuple
 def convert_to(merged: Path, out: Path, outtype: Any = "f16") -> int:
     from tuneline.export.gguf import convert
     from tuneline.export.llama_cpp import llama_cpp_folder
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     tokenizer = load_tokenizer_from(merged)
     return convert(merged, tokenizer, out, outtype=outtype, name="miniature", converter=llama_cpp_folder())
@@ -199,7 +199,8 @@ def test_every_stop_ends_an_answer_in_both_engines(chain: Chain) -> None:
     from tuneline.export.parity import check_stops
     from tuneline.export.reference import REFERENCE
     from tuneline.export.runtime import open_vocabulary
-    from tuneline.model.loading import load_merged, load_tokenizer_from
+    from tuneline.model.loading import load_merged
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     tokenizer = load_tokenizer_from(chain.merged)
     stops = stop_ids(load_merged(chain.merged, REFERENCE), tokenizer)
@@ -213,7 +214,8 @@ def test_a_stop_token_ends_generation_in_both_engines(chain: Chain, tmp_path: Pa
     from tuneline.evaluation.generation import generate_greedy_ids, stop_ids
     from tuneline.export.reference import REFERENCE
     from tuneline.export.runtime import Runtime
-    from tuneline.model.loading import load_merged, load_tokenizer_from
+    from tuneline.model.loading import load_merged
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     tokenizer = load_tokenizer_from(chain.merged)
     stop = tokenizer.get_vocab()[chain.miniature.stops[0]]
@@ -238,7 +240,7 @@ def test_a_stop_token_ends_generation_in_both_engines(chain: Chain, tmp_path: Pa
 def test_llama_cpp_renders_golden_conversations_as_the_model_does(chain: Chain) -> None:
     from tuneline.export.golden import GOLDENS, compare_templates
     from tuneline.export.served import open_served
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     with open_served(chain.gguf("f16")) as served:
         compared = compare_templates(chain.name, load_tokenizer_from(chain.merged), served.prompt_ids)
@@ -250,8 +252,8 @@ def test_llama_cpp_renders_golden_conversations_as_the_model_does(chain: Chain) 
 
 def test_modelfile_family_is_recognised(chain: Chain) -> None:
     from tuneline.export.modelfile import matching_family
-    from tuneline.model.loading import load_tokenizer_from
     from tuneline.model.template import render_text
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     tokenizer = load_tokenizer_from(chain.merged)
     bos = tokenizer.bos_token or ""

@@ -336,7 +336,8 @@ def test_one_flipped_exponent_in_the_weights_is_outside_the_budget(merged: Path,
     from tuneline.export.parity import answer_row, compare_answers
     from tuneline.export.reference import REFERENCE
     from tuneline.export.runtime import Runtime
-    from tuneline.model.loading import load_merged, load_tokenizer_from
+    from tuneline.model.loading import load_merged
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     tensors = {tensor.name: tensor for tensor in read_header(f16).tensors}
     last = max(tensors.values(), key=lambda tensor: tensor.offset)
@@ -354,7 +355,8 @@ def test_a_gguf_of_another_model_with_the_same_tokenizer_is_outside_the_budget(m
     from tuneline.export.parity import answer_row, compare_answers
     from tuneline.export.reference import REFERENCE
     from tuneline.export.runtime import Runtime
-    from tuneline.model.loading import load_merged, load_tokenizer_from
+    from tuneline.model.loading import load_merged
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     save_model(tmp_path / "foreign", 7, tied=True)
     save_tokenizer(tmp_path / "foreign")

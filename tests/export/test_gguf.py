@@ -101,7 +101,7 @@ def test_pre_tokenizer_llama_cpp_does_not_have_is_refused_and_nothing_is_written
 def test_wrong_pre_tokenizer_type_is_caught_by_the_ids(merged: Path, f16: Path, tmp_path: Path) -> None:
     """The same file, but said to split digits one by one."""
     from tuneline.export.gguf import check_tokenizer
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     name, wrong = b"\x05\0\0\0\0\0\0\0gpt-2", b"\x05\0\0\0\0\0\0\0qwen2"
     data = f16.read_bytes()
@@ -113,7 +113,7 @@ def test_wrong_pre_tokenizer_type_is_caught_by_the_ids(merged: Path, f16: Path, 
 
 def test_foreign_tokenizer_is_caught(f16: Path, tmp_path: Path) -> None:
     from tuneline.export.gguf import check_tokenizer
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     retokenize(tmp_path, split_of("gpt-2"))
     with pytest.raises(ModelError, match=r"link: .*GGUF"):
@@ -122,7 +122,7 @@ def test_foreign_tokenizer_is_caught(f16: Path, tmp_path: Path) -> None:
 
 def test_another_chat_template_is_caught(f16: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
     from tuneline.export.gguf import check_tokenizer
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     changed = load_tokenizer_from(Path(tokenizer.name_or_path))
     changed.chat_template = TEMPLATE.replace("assistant", "model")
@@ -141,7 +141,7 @@ def test_another_pad_or_eos_than_in_the_file_is_caught(
     token: str, match: str, f16: Path, tokenizer: "PreTrainedTokenizerBase"
 ) -> None:
     from tuneline.export.gguf import check_tokenizer
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     changed = load_tokenizer_from(Path(tokenizer.name_or_path))
     setattr(changed, token, "<|im_start|>")
@@ -180,7 +180,7 @@ def test_model_with_bos_keeps_it(tmp_path: Path) -> None:
     from tokenizers.processors import TemplateProcessing
 
     from tuneline.export.runtime import open_vocabulary
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     save_model(tmp_path / "model", 0, tied=False)
     save_tokenizer(tmp_path / "model")
@@ -203,7 +203,7 @@ def test_vocabulary_of_a_multimodal_model_is_that_of_its_text_section(tmp_path: 
     from transformers import Gemma3Config
 
     from tuneline.export.gguf import _check_every_token_has_a_row
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     save_tokenizer(tmp_path)
     tokenizer = load_tokenizer_from(tmp_path)

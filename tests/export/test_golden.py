@@ -49,7 +49,7 @@ def test_template_changed_after_training_is_named_with_conversation_and_token(
     """Changed in a way that one kind of conversation alone shows."""
     from tuneline.export.golden import check_prompts, compare_templates
     from tuneline.export.served import open_served
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     trained = load_tokenizer_from(base)
     trained.chat_template = str(trained.chat_template).replace(
@@ -68,7 +68,7 @@ def test_held_out_prompt_that_llama_cpp_renders_otherwise_is_named_by_its_row(
 ) -> None:
     from tuneline.export.golden import check_prompts
     from tuneline.export.served import open_served
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     trained = load_tokenizer_from(base)
     trained.chat_template = str(trained.chat_template).replace("message.role + ", "message.role + ' ' + ", 1)
@@ -80,7 +80,7 @@ def test_variable_that_only_the_server_sets_is_caught(merged: Path, tmp_path: Pa
     """llama.cpp tells every template that thinking is enabled; where training did not, the prompts differ."""
     from tuneline.export.golden import compare_templates
     from tuneline.export.served import open_served
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     gguf = convert_with_template(
         merged, TEMPLATE + "{%- if enable_thinking %}{{- '<|im_start|>' }}{%- endif %}", tmp_path
@@ -95,7 +95,7 @@ def test_variable_that_only_the_server_sets_is_caught(merged: Path, tmp_path: Pa
 def test_conversation_that_only_llama_cpp_refuses_is_caught(merged: Path, tmp_path: Path) -> None:
     from tuneline.export.golden import compare_templates
     from tuneline.export.served import open_served
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     refusing = (
         "{%- if date_string is defined and messages | length > 1 %}{{- raise_exception('one only') }}{%- endif %}"
@@ -126,7 +126,7 @@ def test_modelfile_that_renders_otherwise_is_caught(
 
 def test_added_token_is_caught(f16: Path, base: Path) -> None:
     from tuneline.export.gguf import check_tokenizer
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     changed = load_tokenizer_from(base)
     changed.add_tokens(["<|new|>"])
@@ -136,7 +136,7 @@ def test_added_token_is_caught(f16: Path, base: Path) -> None:
 
 def test_pad_and_eos_swapped_are_caught(f16: Path, base: Path) -> None:
     from tuneline.export.gguf import check_tokenizer
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     swapped = load_tokenizer_from(base)
     swapped.eos_token, swapped.pad_token = swapped.pad_token, swapped.eos_token
@@ -146,7 +146,7 @@ def test_pad_and_eos_swapped_are_caught(f16: Path, base: Path) -> None:
 
 def test_another_pad_alone_is_caught(f16: Path, base: Path) -> None:
     from tuneline.export.gguf import check_tokenizer
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     changed = load_tokenizer_from(base)
     changed.pad_token = "<|im_start|>"
@@ -156,7 +156,7 @@ def test_another_pad_alone_is_caught(f16: Path, base: Path) -> None:
 
 def test_another_eos_alone_is_caught(f16: Path, base: Path) -> None:
     from tuneline.export.gguf import check_tokenizer
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     changed = load_tokenizer_from(base)
     changed.eos_token = "<|im_start|>"

@@ -125,7 +125,7 @@ def prompts_agree(tokenizer: "PreTrainedTokenizerBase", ollama: Ollama) -> int:
 
 @pytest.mark.parametrize("name", MINIATURES)
 def test_modelfile_of_each_architecture_gives_the_models_tokens(name: str, ollama: Ollama, tmp_path: Path) -> None:
-    from tuneline.model.loading import load_tokenizer
+    from tuneline.model.tokenizers import load_tokenizer
 
     save_tokenizer(MINIATURES[name], tmp_path)
     assert prompts_agree(load_tokenizer(base_config(MINIATURES[name], tmp_path)), ollama) >= 4
@@ -137,7 +137,7 @@ def test_modelfile_of_a_published_template_gives_its_tokens(
 ) -> None:
     """Where no family matches there is no TEMPLATE, and so nothing that could differ."""
     from tuneline.export.golden import modelfile_family
-    from tuneline.model.loading import load_tokenizer
+    from tuneline.model.tokenizers import load_tokenizer
 
     save_tokenizer(MINIATURES[mini], tmp_path)
     (tmp_path / "chat_template.jinja").write_text(published(template), encoding="utf-8")

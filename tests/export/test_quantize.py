@@ -146,7 +146,7 @@ def test_no_file_is_larger_than_the_room_that_was_asked_for(hidden_size: int, ou
     from tuneline.export.llama_cpp import llama_cpp_folder
     from tuneline.export.quantize import quantize
     from tuneline.export.room import converted_bytes, quantised_bytes
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     folder, source, out = tmp_path / "model", tmp_path / "source.gguf", tmp_path / "out.gguf"
     save_model(folder, 0, tied=True, hidden_size=hidden_size)

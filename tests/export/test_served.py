@@ -53,8 +53,8 @@ def test_published_templates_render_the_same_in_llama_cpp(
 ) -> None:
     from tuneline.export.golden import compare_templates
     from tuneline.export.served import open_served
-    from tuneline.model.loading import load_tokenizer
     from tuneline.model.template import encode_prompt, tools_problem
+    from tuneline.model.tokenizers import load_tokenizer
 
     folder = Path(shutil.copytree(bases[mini], tmp_path / "model"))
     (folder / "chat_template.jinja").write_text(published(template), encoding="utf-8")

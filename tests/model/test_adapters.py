@@ -13,9 +13,9 @@ pytestmark = pytest.mark.slow
 
 
 def saved_adapter(tiny: ModuleType, base: Path, folder: Path) -> Path:
-    from tuneline.model.loading import load_tokenizer
     from tuneline.model.methods import initial_model
     from tuneline.model.saving import save_model
+    from tuneline.model.tokenizers import load_tokenizer
 
     config = tiny.model_config(base)
     model = initial_model(base, config, tiny.LORA, tiny.lora(), None, tiny.hardware(), seed=0)

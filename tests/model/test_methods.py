@@ -36,8 +36,8 @@ def trained_names(model: Any) -> set[str]:
 
 
 def save(model: Any, tiny: ModuleType, base: Path, folder: Path) -> Path:
-    from tuneline.model.loading import load_tokenizer
     from tuneline.model.saving import save_model
+    from tuneline.model.tokenizers import load_tokenizer
 
     save_model(model, load_tokenizer(tiny.model_config(base)), folder)
     return folder

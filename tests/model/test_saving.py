@@ -30,7 +30,7 @@ def test_a_tokenizer_is_saved_alike_whether_it_was_found_offline_or_not(
 ) -> None:
     from transformers import tokenization_utils_base
 
-    from tuneline.model.loading import load_tokenizer, load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer, load_tokenizer_from
 
     for name, offline in (("offline", True), ("online", False)):
         monkeypatch.setattr(tokenization_utils_base, "is_offline_mode", lambda offline=offline: offline)
@@ -44,9 +44,9 @@ def test_a_tokenizer_is_saved_alike_whether_it_was_found_offline_or_not(
 def test_an_adapter_folder_names_its_base_as_configured_and_lists_modules_in_order(
     tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tuneline.model.loading import load_tokenizer
     from tuneline.model.methods import initial_model
     from tuneline.model.saving import save_model
+    from tuneline.model.tokenizers import load_tokenizer
 
     monkeypatch.chdir(tmp_path)
     base = tiny.save_base(Path("models/base/tiny"))

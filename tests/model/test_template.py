@@ -40,7 +40,7 @@ WITH_CALL = (
 
 
 def loaded(tiny: ModuleType, folder: Path, **settings: Any) -> Any:
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     tiny.save_tokenizer(folder, **settings)
     return load_tokenizer_from(folder)
@@ -60,7 +60,7 @@ def trained_text(tokenizer: Any, messages: tuple[Message, ...], tools: tuple[Jso
 
 def configured(tiny: ModuleType, folder: Path, template: str, **kwargs: bool | int | str) -> Any:
     """The tokenizer of a base model with these `chat_template_kwargs`."""
-    from tuneline.model.loading import load_tokenizer
+    from tuneline.model.tokenizers import load_tokenizer
 
     tiny.save_tokenizer(folder, template=template)
     return load_tokenizer(tiny.model_config(folder, kwargs=kwargs))
@@ -201,8 +201,8 @@ def test_qwen3_with_thinking_would_train_an_empty_thought_and_is_refused(tiny: M
 
 def test_settings_travel_with_the_saved_template(tiny: ModuleType, tmp_path: Path) -> None:
     """An adapter's folder, a merged model and a GGUF render what was trained, without knowing the settings."""
-    from tuneline.model.loading import load_tokenizer, load_tokenizer_from
     from tuneline.model.template import encode_prompt
+    from tuneline.model.tokenizers import load_tokenizer, load_tokenizer_from
 
     kwargs: dict[str, Any] = {"enable_thinking": False, "greeting": "{% 'ü\n\" %} 😀", "n": 3}
     template = "{{ greeting }}{{ n + 1 }}" + published("qwen3")
@@ -233,8 +233,8 @@ def test_llamas_date_does_not_follow_the_clock(
     tiny: ModuleType, tmp_path: Path, name: str, changed: dict[str, str]
 ) -> None:
     """Nor the server's: what the template itself sets, no `date_string` from outside can change."""
-    from tuneline.model.loading import load_tokenizer_from
     from tuneline.model.template import encode_prompt
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     tokenizer = configured(tiny, tmp_path / "base", published(name), **changed)
     tokenizer.save_pretrained(tmp_path / "tuned")

@@ -219,7 +219,7 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return packaged[0]
     from tuneline.export.gguf import convert
     from tuneline.export.llama_cpp import llama_cpp_folder
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     out = tmp_path_factory.mktemp("gguf") / "base.gguf"
     convert(BASE, load_tokenizer_from(BASE), out, outtype="f16", name="base", converter=llama_cpp_folder())

@@ -30,8 +30,8 @@ def rows(n: int, first: int = 0) -> list[Any]:
 @pytest.fixture(scope="module")
 def fit(tiny: ModuleType, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
     """Train a fresh model; returns it and the outcome."""
-    from tuneline.model.loading import load_tokenizer
     from tuneline.model.methods import initial_model
+    from tuneline.model.tokenizers import load_tokenizer
     from tuneline.training.loop import train
 
     config = tiny.model_config(base)

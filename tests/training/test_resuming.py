@@ -40,8 +40,8 @@ Train = Callable[..., tuple[dict[str, Any], Any]]
 def train_kind(tiny: ModuleType, base: Path) -> Train:
     """Train one of KINDS in a checkpoint folder; returns the weights that were trained, and the log."""
     from tests.training.test_loop import rows
-    from tuneline.model.loading import load_tokenizer
     from tuneline.model.methods import initial_model
+    from tuneline.model.tokenizers import load_tokenizer
     from tuneline.training.loop import train
 
     config = tiny.model_config(base)

@@ -145,7 +145,8 @@ def test_a_full_model_goes_through_the_same_chain(project: Path, monkeypatch: py
         inspect(monkeypatch, phase)
         train(monkeypatch, phase, init)
     from tuneline.config.params import read_params
-    from tuneline.model.loading import load_merged, load_tokenizer_from
+    from tuneline.model.loading import load_merged
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     params = read_params(Path("params.yaml"))
     model = load_merged(Path("models/phase/sft"), params.hardware)

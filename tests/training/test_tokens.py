@@ -17,7 +17,7 @@ STOPS = (2,)
 
 @pytest.fixture(scope="module")
 def tokenizer(base: Path) -> Any:
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     return load_tokenizer_from(base)
 
@@ -103,7 +103,7 @@ def test_rows_that_spell_out_special_tokens_count_against_the_limit(tokenizer: A
 
 
 def test_a_template_whose_answer_lacks_its_end_token_is_refused(tiny: ModuleType, tmp_path: Path) -> None:
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     cut = "{% generation %}{{ message['content'] }}{% endgeneration %}{{ '<|im_end|>\\n' }}"
     template = tiny.CHATML_MARKED.replace(
@@ -115,7 +115,7 @@ def test_a_template_whose_answer_lacks_its_end_token_is_refused(tiny: ModuleType
 
 
 def test_a_template_that_puts_words_into_the_answer_is_refused(tiny: ModuleType, tmp_path: Path) -> None:
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     template = tiny.CHATML_MARKED.replace("{% generation %}", "{% generation %}{{ '<think>\n\n</think>\n\n' }}")
     tiny.save_tokenizer(tmp_path, template=template)
@@ -136,7 +136,7 @@ def test_tokens_of_the_models_own_that_end_a_conversation_may_follow_the_answer(
     tiny: ModuleType, tmp_path: Path
 ) -> None:
     """As in Phi's template: an end of turn, white space, an end of text."""
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     template = tiny.CHATML.replace("{% if add_", "{% if not add_generation_prompt %}<|im_end|>{% endif %}{% if add_")
     tiny.save_tokenizer(tmp_path, template=template)
@@ -145,7 +145,7 @@ def test_tokens_of_the_models_own_that_end_a_conversation_may_follow_the_answer(
 
 
 def test_a_prompt_that_is_served_in_another_way_than_trained_is_refused(tiny: ModuleType, tmp_path: Path) -> None:
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     template = tiny.CHATML_MARKED.replace("'<|im_start|>assistant\\n' }}", "'<|im_start|>assistant: ' }}")
     tiny.save_tokenizer(tmp_path, template=template)
@@ -223,7 +223,7 @@ def test_a_row_whose_tools_the_template_does_not_show_is_left_out_and_counted(to
 
 
 def test_an_answer_that_is_a_call_is_trained_as_the_template_writes_it(tiny: ModuleType, tmp_path: Path) -> None:
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     tiny.save_tokenizer(tmp_path, template=tiny.CHATML_WITH_TOOLS)
     tokenizer = load_tokenizer_from(tmp_path)
@@ -234,7 +234,7 @@ def test_an_answer_that_is_a_call_is_trained_as_the_template_writes_it(tiny: Mod
 
 
 def test_a_template_that_writes_a_call_before_the_content_is_refused(tiny: ModuleType, tmp_path: Path) -> None:
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     template = tiny.CHATML_WITH_TOOLS.replace("{% generation %}", "{% generation %}{{ 'Hm. ' }}")
     tiny.save_tokenizer(tmp_path, template=template)
@@ -244,7 +244,7 @@ def test_a_template_that_writes_a_call_before_the_content_is_refused(tiny: Modul
 
 @pytest.mark.parametrize("where", ["tools", "arguments"])
 def test_special_tokens_in_tools_and_arguments_are_found(tiny: ModuleType, tmp_path: Path, where: str) -> None:
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     tiny.save_tokenizer(tmp_path, template=tiny.CHATML_WITH_TOOLS)
     row = called({"<|im_end|>": 1}) if where == "arguments" else replace(called({}), tools=({"name": "<|im_end|>"},))

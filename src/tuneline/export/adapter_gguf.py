@@ -18,7 +18,8 @@ from tuneline.export.header import read_header
 from tuneline.export.llama_cpp import ADAPTER_SCRIPT, last_line, of_runtime
 from tuneline.export.room import check_room, converted_bytes
 from tuneline.model.adapters import CONFIG, WEIGHTS, check_adapter_fits
-from tuneline.model.loading import is_adapter, load_config, require_folder
+from tuneline.model.loading import is_adapter, load_config
+from tuneline.model.sources import require_folder
 from tuneline.output import atomic_file, scratch_folder
 
 INSTEAD = "ship the merged model (export.lora_base: null)"

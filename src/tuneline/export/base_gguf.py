@@ -17,7 +17,8 @@ from tuneline.export.merge import round_weights, torch_dtype, write_model
 from tuneline.export.quantize import quantize
 from tuneline.export.reference import REFERENCE
 from tuneline.export.room import check_room
-from tuneline.model.loading import load_base, load_shape, load_tokenizer
+from tuneline.model.loading import load_base, load_shape
+from tuneline.model.tokenizers import load_tokenizer
 from tuneline.output import scratch_folder
 
 _BITS: Mapping[OutType, float] = {"f32": 32.0, "f16": 16.0, "bf16": 16.0}

@@ -16,7 +16,9 @@ from tuneline.export.combine_models import combine_models, needs_base
 from tuneline.export.divergence import Divergence, LogitsNV
 from tuneline.export.reference import REFERENCE, reference_logits
 from tuneline.model.adapters import load_tuned
-from tuneline.model.loading import is_adapter, load_tokenizer_from, one_line_errors, require_base, require_folder
+from tuneline.model.loading import is_adapter
+from tuneline.model.sources import one_line_errors, require_base, require_folder
+from tuneline.model.tokenizers import load_tokenizer_from
 
 FETCHED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")  # of a hub model: no pickles, no other formats
 Rows = Sequence[Sequence[int]]  # token ids of held-out conversations

@@ -17,8 +17,9 @@ from tuneline.config.schema import CombineConfig, ModelConfig
 from tuneline.errors import ModelError
 from tuneline.export.reference import REFERENCE
 from tuneline.model.adapters import WEIGHTS, attach_adapter, check_adapter_fits, misfit, peft_warnings
-from tuneline.model.loading import first_line, load_base
+from tuneline.model.loading import load_base
 from tuneline.model.saving import sort_adapter_config
+from tuneline.model.sources import first_line
 
 FIRST, COMBINED = "default", "combined"
 CONFIG = "adapter_config.json"

@@ -20,17 +20,9 @@ from tuneline.export.reference import REFERENCE, reference_logits
 from tuneline.export.room import check_room
 from tuneline.export.tokens import Sides, check_same_tokenizer
 from tuneline.model.adapters import load_tuned
-from tuneline.model.loading import (
-    at_revision,
-    first_line,
-    is_adapter,
-    load_full,
-    load_merged,
-    load_shape,
-    load_tokenizer,
-    load_tokenizer_from,
-    require_folder,
-)
+from tuneline.model.loading import is_adapter, load_full, load_merged, load_shape
+from tuneline.model.sources import at_revision, first_line, require_folder
+from tuneline.model.tokenizers import load_tokenizer, load_tokenizer_from
 
 Rows = Sequence[Sequence[int]]  # token ids of held-out conversations
 Metrics = dict[str, float | int]

@@ -17,7 +17,7 @@ from tuneline.export.modelfile import modelfile
 from tuneline.export.provenance import check_pinned, provenance
 from tuneline.export.quantize import check_file_type
 from tuneline.export.room import check_room, folder_bytes
-from tuneline.model.loading import load_tokenizer_from
+from tuneline.model.tokenizers import load_tokenizer_from
 from tuneline.output import write_text
 from tuneline.serving.integrity import LORA_ADAPTER, LORA_BASE, RECORD
 

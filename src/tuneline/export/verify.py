@@ -26,8 +26,9 @@ from tuneline.export.reference import REFERENCE
 from tuneline.export.runtime import Runtime, check_weights
 from tuneline.export.served import open_served
 from tuneline.export.speed import measure_speed
-from tuneline.model.loading import load_merged, load_tokenizer_from
+from tuneline.model.loading import load_merged
 from tuneline.model.template import encode_prompt
+from tuneline.model.tokenizers import load_tokenizer_from
 
 ROWS_PER_UPDATE = 32  # of the progress bar
 N_SEQUENCES = 8  # answered at once; changes the speed on large models, not the answers

@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 
 from tuneline.config.schema import HardwareConfig, ModelConfig, QuantizationConfig
 from tuneline.errors import ModelError
-from tuneline.model.loading import at_revision, first_line, is_adapter, load_base, load_merged, require_folder
+from tuneline.model.loading import is_adapter, load_base, load_merged
+from tuneline.model.sources import at_revision, first_line, require_folder
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel, set_seed
 from tuneline.config.schema import HardwareConfig, LoraConfig, MethodConfig, ModelConfig, QuantizationConfig
 from tuneline.errors import ModelError
 from tuneline.model.adapters import attach_adapter, check_adapter_fits, peft_warnings
-from tuneline.model.loading import first_line, is_adapter, load_base_for_training, load_full
+from tuneline.model.loading import is_adapter, load_base_for_training, load_full
+from tuneline.model.sources import first_line
 
 TrainableModel = PreTrainedModel | PeftModel
 

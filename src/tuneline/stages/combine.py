@@ -7,8 +7,8 @@ from tuneline.entry import run, stage_arguments
 from tuneline.evaluation.heldout import read_heldout
 from tuneline.export.combine import check_combination, combine, float64_difference, needed_bytes
 from tuneline.export.room import check_room
-from tuneline.model.loading import load_tokenizer_from
 from tuneline.model.template import encode_conversation
+from tuneline.model.tokenizers import load_tokenizer_from
 from tuneline.output import atomic_folder, write_metrics
 
 

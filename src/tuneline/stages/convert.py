@@ -4,7 +4,7 @@ from tuneline.config.params import read_params
 from tuneline.entry import run, stage_arguments
 from tuneline.export.gguf import convert
 from tuneline.export.llama_cpp import llama_cpp_folder
-from tuneline.model.loading import load_tokenizer_from
+from tuneline.model.tokenizers import load_tokenizer_from
 
 
 def main() -> None:

@@ -19,7 +19,8 @@ def main() -> None:
     # imported late: bitsandbytes opens every GPU that it sees
     from tuneline.evaluation.answering import answer_all, encode_questions, write_answers
     from tuneline.model.adapters import bare_model, load_tuned
-    from tuneline.model.loading import load_base, load_tokenizer, load_tokenizer_from
+    from tuneline.model.loading import load_base
+    from tuneline.model.tokenizers import load_tokenizer, load_tokenizer_from
 
     # Everything that can be wrong with the rows is found before a model is loaded.
     examples = read_heldout(args.test, params.eval.max_examples)

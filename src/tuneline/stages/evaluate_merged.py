@@ -18,7 +18,8 @@ def main() -> None:
     take_devices(hardware.device, hardware.num_devices)
     # imported late: what PyTorch sees is what was taken
     from tuneline.evaluation.answering import answer_all, encode_questions, write_answers
-    from tuneline.model.loading import load_merged, load_tokenizer_from
+    from tuneline.model.loading import load_merged
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     examples, reference = with_reference(read_heldout(args.test, params.eval.max_examples), args.reference)
     scorer = make_scorer(params.eval.task, examples, args.resources, params.eval.statement_timeout_s)

@@ -17,7 +17,7 @@ def main() -> None:
     tasks = find_task(args.task, args.tasks_folder)
     # imported late: the Hugging Face libraries look at the network switch, bitsandbytes opens every GPU that it sees
     from tuneline.model.adapters import load_tuned
-    from tuneline.model.loading import load_tokenizer_from
+    from tuneline.model.tokenizers import load_tokenizer_from
 
     metrics = run_task(
         load_tuned(args.tuned, params.model, params.hardware, params.quantization),

@@ -5,7 +5,7 @@ from tuneline.data.record_files import read_examples
 from tuneline.entry import run, stage_arguments
 from tuneline.export.calibration import calibration_rows, calibration_text, compute
 from tuneline.export.llama_cpp import installed_tool
-from tuneline.model.loading import load_tokenizer_from
+from tuneline.model.tokenizers import load_tokenizer_from
 from tuneline.output import write_text
 
 

@@ -5,7 +5,7 @@ from tuneline.data.progress import n_lines, watched
 from tuneline.data.record_files import iterate_examples
 from tuneline.data.records import Example
 from tuneline.entry import run, stage_arguments
-from tuneline.model.loading import load_tokenizer, stop_token_ids
+from tuneline.model.tokenizers import load_tokenizer, stop_token_ids
 from tuneline.output import atomic_folder, write_metrics, write_text
 from tuneline.training.token_report import preview, token_metrics, unused_note
 from tuneline.training.tokenized import Counts, Tokenized, check_left_out, check_rows, write_split

@@ -4,8 +4,8 @@ from tuneline.config.params import read_params
 from tuneline.entry import run, stage_arguments
 from tuneline.evaluation.heldout import read_heldout
 from tuneline.export.merge import check_merge, float64_difference, four_bit_distance, merge
-from tuneline.model.loading import load_tokenizer_from
 from tuneline.model.template import encode_conversation
+from tuneline.model.tokenizers import load_tokenizer_from
 from tuneline.output import atomic_folder, write_metrics
 
 

@@ -21,10 +21,10 @@ def main() -> None:
     take_devices(params.hardware.device, params.hardware.num_devices)
     started = time.perf_counter()
     # imported late: bitsandbytes opens every GPU that it sees
-    from tuneline.model.loading import load_tokenizer
     from tuneline.model.memory import check_memory
     from tuneline.model.methods import initial_model
     from tuneline.model.saving import save_model
+    from tuneline.model.tokenizers import load_tokenizer
     from tuneline.training.loop import train
     from tuneline.training.tokens import read_tokens
 

@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerBase, get_scheduler
 
 from tuneline.config.schema import HardwareConfig, Params, PhaseConfig, TrainConfig
 from tuneline.errors import BudgetError, ConfigError
-from tuneline.model.loading import load_tokenizer
 from tuneline.model.methods import TrainableModel, initial_model
+from tuneline.model.tokenizers import load_tokenizer
 from tuneline.training.isolation import autocast
 from tuneline.training.loop import train
 from tuneline.training.order import epoch_order

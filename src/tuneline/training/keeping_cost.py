@@ -10,8 +10,8 @@ from statistics import median
 
 from tuneline.config.schema import Params
 from tuneline.errors import ConfigError
-from tuneline.model.loading import load_tokenizer
 from tuneline.model.methods import initial_model
+from tuneline.model.tokenizers import load_tokenizer
 from tuneline.training import checkpoints as keeping
 from tuneline.training.loop import train
 from tuneline.training.tokens import read_tokens
