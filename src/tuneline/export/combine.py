@@ -14,15 +14,13 @@ from tuneline.export.checkpoint import check_tensors, size_bytes
 from tuneline.export.combine_adapters import attached, check_adapters, combine_adapters, with_weighted_sum
 from tuneline.export.combine_models import combine_models, needs_base
 from tuneline.export.divergence import Divergence, LogitsNV
-from tuneline.export.reference import REFERENCE, reference_logits
+from tuneline.export.reference import REFERENCE, Metrics, Rows, decisive, reference_logits
 from tuneline.model.adapters import load_tuned
 from tuneline.model.loading import is_adapter
 from tuneline.model.sources import one_line_errors, require_base, require_folder
 from tuneline.model.tokenizers import load_tokenizer_from
 
 FETCHED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")  # of a hub model: no pickles, no other formats
-Rows = Sequence[Sequence[int]]  # token ids of held-out conversations
-Metrics = dict[str, float | int]
 
 
 def combine(settings: CombineConfig, base: ModelConfig, seed: int, out: Path, rows: Rows) -> Metrics:
@@ -38,7 +36,6 @@ def combine(settings: CombineConfig, base: ModelConfig, seed: int, out: Path, ro
         case "full":
             combine_models(settings, base_folder(base) if needs_base(settings) else Path(), seed, out)
     check_tensors(out)
-    rows = [ids[: base.max_position_embeddings] for ids in rows]
     combined = _logits(load_tuned(out, base, REFERENCE, None), rows)
     metrics: Metrics = {"n_sources": len(settings.sources)}
     for number, source in enumerate(settings.sources):
@@ -56,7 +53,6 @@ def float64_difference(
     """
     if not _is_exact(settings) or metrics["sum_relative_logit_diff"] <= allowed:
         return {}
-    rows = [ids[: base.max_position_embeddings] for ids in rows]
     # The combination first, which is then let go: one model in float64 at a time.
     written = _logits(load_tuned(combined, base, REFERENCE, None).double(), rows)
     summed = with_weighted_sum(attached(settings, base).double(), [source.weight for source in settings.sources])
@@ -67,8 +63,7 @@ def check_combination(metrics: Metrics, settings: CombineConfig, allowed: float)
     """Raise `BudgetError` when adapters combined by cat are not the weighted sum of their updates."""
     if not _is_exact(settings):
         return
-    single = "sum_relative_logit_diff"
-    name = f"float64_{single}" if f"float64_{single}" in metrics else single
+    name = decisive("sum_relative_logit_diff", metrics)
     if not metrics[name] <= allowed:
         raise BudgetError(
             f"combine (adapters -> combined): {name} is {metrics[name]:.3g}, "

@@ -16,16 +16,13 @@ from tuneline.config.schema import Dtype, MergeConfig, ModelConfig, Quantization
 from tuneline.errors import BudgetError, EnvironmentProblem, ModelError
 from tuneline.export.checkpoint import Checkpoint, check_tensors
 from tuneline.export.divergence import Divergence, LogitsNV
-from tuneline.export.reference import REFERENCE, reference_logits
+from tuneline.export.reference import REFERENCE, Metrics, Rows, decisive, reference_logits
 from tuneline.export.room import check_room
 from tuneline.export.tokens import Sides, check_same_tokenizer
 from tuneline.model.adapters import load_tuned
 from tuneline.model.loading import is_adapter, load_full, load_merged, load_shape
 from tuneline.model.sources import at_revision, first_line, require_folder
 from tuneline.model.tokenizers import load_tokenizer, load_tokenizer_from
-
-Rows = Sequence[Sequence[int]]  # token ids of held-out conversations
-Metrics = dict[str, float | int]
 
 MIB = 2**20
 SENTENCEPIECE = "tokenizer.model"
@@ -47,7 +44,6 @@ def merge(tuned_folder: Path, base: ModelConfig, dtype: Dtype, out: Path, rows: 
     check_tensors(tuned_folder)
     tokenizer = load_tokenizer(base)
     check_same_tokenizer(f"merge ({tuned_folder})", TRAINED, tokenizer, load_tokenizer_from(tuned_folder))
-    rows = [ids[: base.max_position_embeddings] for ids in rows]
     tuned = load_tuned(tuned_folder, base, REFERENCE, None)
     _refuse_unused(tuned, tuned_folder)
     trained_logits = _all_logits(tuned, rows)
@@ -70,7 +66,7 @@ def check_merge(metrics: Mapping[str, float | int], budget: MergeConfig) -> None
     rounding to 4 bits is in it.
     """
     for single in _budgeted(budget):
-        name = f"float64_{single}" if f"float64_{single}" in metrics else single
+        name = decisive(single, metrics)
         if not metrics[name] <= budget.max_relative_logit_diff:
             raise BudgetError(
                 f"merge (adapter -> merged): {name} is {metrics[name]:.3g}, "
@@ -93,7 +89,6 @@ def float64_difference(
     """
     if all(metrics[name] <= budget.max_relative_logit_diff for name in _budgeted(budget)):
         return {}
-    rows = [ids[: base.max_position_embeddings] for ids in rows]
     trained_logits = _all_logits(load_tuned(tuned_folder, base, REFERENCE, None).double(), rows)
     found = _compare(trained_logits, _merged(load_tuned(tuned_folder, base, REFERENCE, None)).double(), rows)
     if budget.dtype == "float32":
@@ -112,7 +107,6 @@ def four_bit_distance(
     """
     if quantization is None or not is_adapter(tuned_folder):
         return {}
-    rows = [ids[: base.max_position_embeddings] for ids in rows]
     exact = quantization.model_copy(update={"bnb_4bit_compute_dtype": "float32"})
     trained_logits = _all_logits(load_tuned(tuned_folder, base, REFERENCE, exact), rows)
     metrics = _compare(trained_logits, load_merged(merged, REFERENCE), rows)

@@ -4,10 +4,9 @@ from pathlib import Path
 
 from tuneline.config.params import read_params
 from tuneline.entry import run, stage_arguments
-from tuneline.evaluation.heldout import read_heldout
 from tuneline.export.combine import check_combination, combine, float64_difference, needed_bytes
+from tuneline.export.reference import reference_rows
 from tuneline.export.room import check_room
-from tuneline.model.template import encode_conversation
 from tuneline.model.tokenizers import load_tokenizer_from
 from tuneline.output import atomic_folder, write_metrics
 
@@ -19,8 +18,7 @@ def main() -> None:
     assert settings is not None  # config.rules: there is no such stage without
     check_room(args.out, needed_bytes(settings))
     tokenizer = load_tokenizer_from(Path(settings.sources[0].path))
-    examples = read_heldout(args.test, params.merge.check_examples)
-    rows = [encode_conversation(tokenizer, example.messages, example.tools).input_ids for example in examples]
+    rows = reference_rows(args.test, params.merge.check_examples, tokenizer, params.model)
     with atomic_folder(args.out) as folder:
         metrics = combine(settings, params.model, params.seed, folder, rows)
         allowed = params.merge.max_relative_logit_diff

@@ -2,9 +2,8 @@
 
 from tuneline.config.params import read_params
 from tuneline.entry import run, stage_arguments
-from tuneline.evaluation.heldout import read_heldout
 from tuneline.export.merge import check_merge, float64_difference, four_bit_distance, merge
-from tuneline.model.template import encode_conversation
+from tuneline.export.reference import reference_rows
 from tuneline.model.tokenizers import load_tokenizer_from
 from tuneline.output import atomic_folder, write_metrics
 
@@ -13,8 +12,7 @@ def main() -> None:
     args = stage_arguments(__doc__, "tuned", "test", "out", "metrics")
     params = read_params(args.params)
     tokenizer = load_tokenizer_from(args.tuned)
-    examples = read_heldout(args.test, params.merge.check_examples)
-    rows = [encode_conversation(tokenizer, example.messages, example.tools).input_ids for example in examples]
+    rows = reference_rows(args.test, params.merge.check_examples, tokenizer, params.model)
     with atomic_folder(args.out) as folder:
         metrics = merge(args.tuned, params.model, params.merge.dtype, folder, rows)
         metrics |= float64_difference(args.tuned, params.model, params.merge, folder, rows, metrics)
