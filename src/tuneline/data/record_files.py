@@ -119,7 +119,7 @@ def _record(decoder: msgspec.json.Decoder[Record], line: bytes, place: str) -> R
         row = parse_object(line, place)  # what is wrong with the JSON, if anything is
     try:
         record: Record = msgspec.convert(row, decoder.type)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter: a key or role with a lone surrogate
         raise DataError(f"{place}: not what its stage writes ({error}); run that stage again") from None
     return record
 
