@@ -4,8 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tuneline.data.accounting import Check, Tally
 from tuneline.data.arrays import Flags, Indexes
@@ -18,7 +20,7 @@ from tuneline.data.records import Json, id_of, rejection
 from tuneline.data.shingles import offsets_of
 from tuneline.output import atomic_writer
 
-_ROWS_AT_ONCE = 1000  # looked for among the parts
+_ROWS_AT_ONCE = 1000  # looked for among the parts, and Python's numbers: a list of all takes five times an array's room
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ Why = Mapping[int, tuple[str, str]]  # index of a row in its part -> the rule an
 
 
 def _by_part(rows: _Numbered, copies: Removed) -> Iterator[Why]:
-    reasons = zip(copies.rule.tolist(), rows.places(copies.kept), copies.jaccard.tolist(), strict=True)
+    reasons = zip(_each(copies.rule), rows.places(copies.kept), _each(copies.jaccard), strict=True)
     for gone in rows.of_parts(copies.rows):
         yield {index: _why(*next(reasons)) for index in gone.tolist()}
 
@@ -104,14 +106,19 @@ def _clusters(rows: _Numbered, copies: Removed) -> Iterator[dict[str, Json]]:
     stayed = roots(parent)[copies.rows]
     order = np.argsort(stayed, kind="stable")
     kept, n_copies = np.unique_counts(stayed)
-    rules, jaccard = copies.rule[order].tolist(), copies.jaccard[order].tolist()
-    found = zip(rows.places(copies.rows[order]), rules, jaccard, strict=True)
-    for place, id_, n in zip(rows.places(kept), rows.ids(kept), n_copies.tolist(), strict=True):
+    found = zip(rows.places(copies.rows[order]), _each(copies.rule[order]), _each(copies.jaccard[order]), strict=True)
+    for place, id_, n in zip(rows.places(kept), rows.ids(kept), _each(n_copies), strict=True):
         yield {"kept": place, "kept_id": id_, "copies": [_copy_as_json(*copy) for copy in islice(found, n)]}
 
 
 def _copy_as_json(place: str, rule: int, jaccard: float) -> Json:
     return {"place": place, "rule": SET_RULES[rule], "jaccard": round(jaccard, 4)}
+
+
+def _each(values: NDArray[Any]) -> Iterator[Any]:
+    """The values as numbers of Python."""
+    for begin in range(0, len(values), _ROWS_AT_ONCE):
+        yield from values[begin : begin + _ROWS_AT_ONCE].tolist()
 
 
 def _rejected_lines(work: tuple[CleanedPart, Why]) -> tuple[Tally, bytes]:
