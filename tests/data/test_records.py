@@ -66,6 +66,7 @@ def test_the_id_depends_on_content_and_meta_and_on_nothing_else() -> None:
         '{"id": "a", "line": 1, "messages": [{"role": "\\ud800", "content": "x"}], "meta": {}, "source": "s", '
         '"text": null}',
         '{"id": "a", "line": 1, "messages": [], "meta": {}, "source": "s", "text": "a", "\\ud800": 1}',
+        '{"id": "a", "line": 1, "messages": [], "meta": {}, "source": "s", "text": "a", "toolz": []}',
     ],
 )
 def test_a_damaged_file_is_an_error_with_file_and_line(line: str, tmp_path: Path) -> None:

@@ -23,14 +23,14 @@ ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assi
 sorted_json = json.JSONEncoder(ensure_ascii=False, sort_keys=True, allow_nan=False).encode  # one text for equal content
 
 
-class ToolCall(Struct, frozen=True):
+class ToolCall(Struct, frozen=True, forbid_unknown_fields=True):
     """One call of a function by the assistant."""
 
     name: str
     arguments: Mapping[str, Json]
 
 
-class Message(Struct, frozen=True):
+class Message(Struct, frozen=True, forbid_unknown_fields=True):
     """One turn of a conversation."""
 
     role: Role
@@ -41,7 +41,7 @@ class Message(Struct, frozen=True):
 ExampleKind = Literal["conversation", "text", "preference", "labelled", "prompt"]
 
 
-class Example(Struct, frozen=True):
+class Example(Struct, frozen=True, forbid_unknown_fields=True):
     """One row of any kind, whatever format it came in; `kind` says which."""
 
     id: str  # see content_id
@@ -83,7 +83,7 @@ def place_of(source: str, file: str, line: int) -> str:
     return f"{source}/{file}:{line}" if file else f"{source}:{line}"
 
 
-class Rejected(Struct, frozen=True):
+class Rejected(Struct, frozen=True, forbid_unknown_fields=True):
     """A row that a stage took out, with the reason; kept + rejected == read in every stage."""
 
     source: str

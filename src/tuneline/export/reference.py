@@ -1,17 +1,13 @@
 """The yardstick of every link: the Hugging Face model in fp32 on the processor, the same on every machine."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
-from tuneline.config.schema import HardwareConfig, ModelConfig
-from tuneline.evaluation.heldout import read_heldout
-from tuneline.model.template import encode_conversation
+from tuneline.config.schema import HardwareConfig
 
 Rows = Sequence[Sequence[int]]  # token ids of held-out conversations
 Metrics = dict[str, float | int]
@@ -29,12 +25,6 @@ REFERENCE = HardwareConfig(
     gradient_checkpointing=False,
     optim="adamw_torch",
 )
-
-
-def reference_rows(test: Path, n_examples: int, tokenizer: PreTrainedTokenizerBase, base: ModelConfig) -> Rows:
-    """What two models are compared on: so many held-out conversations, cut to what `base` can address."""
-    encoded = (encode_conversation(tokenizer, row.messages, row.tools) for row in read_heldout(test, n_examples))
-    return [row.input_ids[: base.max_position_embeddings] for row in encoded]
 
 
 def decisive(name: str, metrics: Mapping[str, float | int]) -> str:

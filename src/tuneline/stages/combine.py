@@ -5,8 +5,8 @@ from pathlib import Path
 from tuneline.config.params import read_params
 from tuneline.entry import run, stage_arguments
 from tuneline.export.combine import check_combination, combine, float64_difference, needed_bytes
-from tuneline.export.reference import reference_rows
 from tuneline.export.room import check_room
+from tuneline.export.rows import held_out_rows
 from tuneline.model.tokenizers import load_tokenizer_from
 from tuneline.output import atomic_folder, write_metrics
 
@@ -18,7 +18,7 @@ def main() -> None:
     assert settings is not None  # config.rules: there is no such stage without
     check_room(args.out, needed_bytes(settings))
     tokenizer = load_tokenizer_from(Path(settings.sources[0].path))
-    rows = reference_rows(args.test, params.merge.check_examples, tokenizer, params.model)
+    rows = held_out_rows(args.test, params.merge.check_examples, tokenizer, params.model)
     with atomic_folder(args.out) as folder:
         metrics = combine(settings, params.model, params.seed, folder, rows)
         allowed = params.merge.max_relative_logit_diff
