@@ -36,6 +36,7 @@ def chat(*turns: tuple[str, Any]) -> bytes:
 BAD_LINES: dict[str, tuple[bytes, str, str]] = {
     "bad JSON": (b'{"messages": oops}', "reader", "not JSON: Expecting value at column 14"),
     "truncated": (ANSWERED[:-20], "reader", "not JSON"),
+    "truncated in a text": (GOOD[:-3], "reader", "not JSON: Unterminated string starting at column 31"),
     "invalid UTF-8": (ANSWERED.replace(b'"b"', b'"\xff"'), "reader", "is not UTF-8"),
     "UTF-16 line": (ANSWERED.decode().encode("utf-16-le"), "reader", "not JSON"),
     "BOM inside": (b"\xef\xbb\xbf" + ANSWERED, "reader", "not JSON"),

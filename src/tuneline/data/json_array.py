@@ -10,7 +10,7 @@ from typing import BinaryIO
 from tuneline.data.json_rows import JSON_SPACE, checked
 from tuneline.data.records import Json
 from tuneline.data.rows import MAX_ROW_BYTES, SHOWN_CHARS, BadRow, Row, open_text, utf8_problem
-from tuneline.data.strict_json import MAX_DEPTH, StrictDecoder, end_of_value, is_too_deep
+from tuneline.data.strict_json import MAX_DEPTH, StrictDecoder, end_of_value, is_too_deep, what_is_wrong
 from tuneline.errors import DataError
 
 _WINDOW_CHARS = 2**20
@@ -111,9 +111,9 @@ class _Elements:
 
     def _broken_at(self, error: json.JSONDecodeError) -> DataError:
         if not self._at_end:
-            return self.broken(f"an element of more than {MAX_ROW_BYTES} characters, or {error.msg}")
+            return self.broken(f"an element of more than {MAX_ROW_BYTES} characters, or {what_is_wrong(error)}")
         self._position = error.pos
-        return self.broken("the list is cut off" if error.pos == len(self._text) else error.msg)
+        return self.broken("the list is cut off" if error.pos == len(self._text) else what_is_wrong(error))
 
     def _see_more(self) -> bool:
         """Widen the window, away from what lies behind; False at the end, or when one element fills too much of it."""

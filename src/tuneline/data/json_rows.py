@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tuneline.data.records import Json
 from tuneline.data.rows import BadRow, Line, Row, kind_of, not_utf8, open_text, read_lines, skip_line
-from tuneline.data.strict_json import MAX_DEPTH, StrictDecoder, is_too_deep
+from tuneline.data.strict_json import MAX_DEPTH, StrictDecoder, is_too_deep, what_is_wrong
 
 JSON_SPACE = " \t\n\r"
 
@@ -82,7 +82,7 @@ def _parsed(number: int, place: str, raw: str, decoder: StrictDecoder) -> Row | 
     try:
         value, end = decoder.decode_at(raw, len(raw) - len(raw.lstrip(JSON_SPACE)))
     except json.JSONDecodeError as error:
-        return BadRow(number, place, f"not JSON: {error.msg} at column {error.pos + 1}", raw)
+        return BadRow(number, place, f"not JSON: {what_is_wrong(error)} at column {error.pos + 1}", raw)
     if raw[end:].strip(JSON_SPACE):
         return BadRow(number, place, f"not JSON: more text after the object, at column {end + 1}", raw)
     return checked(value, decoder.problems, number, place, raw)

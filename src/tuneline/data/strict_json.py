@@ -68,12 +68,17 @@ def decoded(text: str) -> Json:
     try:
         value, end = decoder.decode_at(text, len(text) - len(text.lstrip()))
     except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at column {error.pos + 1}") from None
+        raise ValueError(f"not JSON: {what_is_wrong(error)} at column {error.pos + 1}") from None
     if text[end:].strip():
         raise ValueError(f"not JSON: more text at column {end + 1}")
     if decoder.problems:
         raise ValueError(decoder.problems[0])
     return value
+
+
+def what_is_wrong(error: json.JSONDecodeError) -> str:
+    """The decoder's message; the place comes next, so without the last word of "Unterminated string starting at"."""
+    return error.msg.removesuffix(" at")
 
 
 def has_lone_surrogate(value: Json) -> bool:
