@@ -53,8 +53,7 @@ test: check ## Everything that check does, then the slow tests: training, llama.
 
 .PHONY: faults
 faults: setup ## Kill, fill, damage: what stages and training must survive (15 to 20 minutes; TUNELINE_SEED repeats a run)
-	pytest -n 2 --dist loadfile -m faults tests/faults tests/upkeep
-	pytest -n 2 --dist loadfile -m slow tests/upkeep
+	pytest -n 2 --dist loadgroup -m 'faults or (slow and upkeep)' tests/faults tests/upkeep
 
 .PHONY: raw
 raw: setup ## Write data/raw/text_to_sql again (the same bytes)

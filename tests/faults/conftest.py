@@ -5,25 +5,32 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.faults.forks import Forks
 from tests.faults.project import RAW, ROOT, Project, base_environment, make_project, write_params
-from tests.faults.trainers import NO_FAULT, Prepare, Trainers, forget
+from tests.faults.trainers import NO_FAULT, Prepare, Trainers
 
 DATA_STAGES = ("guard", "ingest", "clean", "split", "describe")
 # What package and parity read of stages that take minutes: the figures of the default experiment
 FIGURES = ("evaluate.json", "evaluate_merged.json", "verify/f16.json", "verify/q8_0.json", "verify/q4_k_m.json")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Only `make faults` and who asks for the marker run these minutes."""
+    """Only `make faults` and who asks for the marker run these minutes.
+
+    What takes longest to make, `whole_project`, is made by one of its workers, who gets all tests of it.
+    """
     if "faults" not in config.getoption("markexpr"):
         items[:] = [item for item in items if item.get_closest_marker("faults") is None]
+    for item in items:
+        if isinstance(item, pytest.Function) and "whole_project" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("whole_project"))
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +85,9 @@ def commit_all(folder: Path) -> None:
 
 def copied(project: Project, folder: Path) -> Project:
     shutil.copytree(project.folder, folder, symlinks=True)
-    return Project(folder)
+    copy = Project(folder)
+    copy.stages = project.stages  # of the same dvc.yaml and params.yaml
+    return copy
 
 
 Copy = Callable[[Project], Project]
@@ -104,29 +113,44 @@ def large_project(data_project: Project, copy: Copy) -> Project:
 
 
 @pytest.fixture(scope="session")
-def trainers() -> Iterator[Trainers]:
-    path = f"{ROOT / 'src'}:{ROOT}"
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.zygote"], cwd=ROOT, env=base_environment() | {"PYTHONPATH": path},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    ) as zygote:  # fmt: skip
-        yield Trainers(zygote)
-        assert zygote.stdin is not None
-        zygote.stdin.close()
+def forks() -> Iterator[Forks]:
+    with Forks(ROOT, base_environment()) as forks:
+        yield forks
+
+
+@pytest.fixture(scope="session")
+def trainers(forks: Forks) -> Trainers:
+    return Trainers(forks)
+
+
+@pytest.fixture(scope="session")
+def trained(
+    tokens_project: Project, trainers: Trainers, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[dict[str, Any]], dict[str, bytes]]:
+    """What a training with these settings leaves that nothing strikes; each is trained once."""
+    known: dict[str, dict[str, bytes]] = {}
+
+    def train(changed: dict[str, Any]) -> dict[str, bytes]:
+        if (key := json.dumps(changed, sort_keys=True)) not in known:
+            project = Project(copied(tokens_project, tmp_path_factory.mktemp("trained") / "project").folder)
+            write_params(project.folder, changed)
+            code, said = trainers.train(project, NO_FAULT)
+            assert code == 0, said
+            known[key] = project.outputs("train@sft")
+            assert len(known[key]) > 4
+            shutil.rmtree(project.folder)
+        return known[key]
+
+    return train
 
 
 @pytest.fixture
-def prepared(tokens_project: Project, copy: Copy, trainers: Trainers) -> Prepare:
+def prepared(tokens_project: Project, copy: Copy, trained: Callable[[dict[str, Any]], dict[str, bytes]]) -> Prepare:
     """A project of that kind, and what its training without a fault leaves."""
 
     def prepare(**changed: Any) -> tuple[Project, dict[str, bytes]]:
-        project = copy(tokens_project)
+        project = Project(copy(tokens_project).folder)
         write_params(project.folder, changed)
-        code, said = trainers.train(project, NO_FAULT)
-        assert code == 0, said
-        whole = project.outputs("train@sft")
-        assert len(whole) > 4
-        forget(project)
-        return project, whole
+        return project, trained(changed)
 
     return prepare

@@ -1,15 +1,21 @@
 """A small copy of this repository in which stages run by the commands of dvc.yaml, and faults that end them."""
 
+import compileall
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from py_compile import PycInvalidationMode
+from tempfile import NamedTemporaryFile
 from typing import Any
+
+from tests.faults.forks import Forks
 
 ROOT = Path(__file__).resolve().parents[2]
 RAW = "data/raw/text_to_sql"
@@ -26,6 +32,7 @@ SMALL: dict[str, Any] = {
     "merge.check_examples": 2,
     "clean.workers": 1,
 }
+DRAWN_NAME = re.compile(r"\b(listener-|pymp-|tmp)[a-z0-9_]{8}\b")  # by Python's tempfile
 NOT_SCIENCE = "reports/speed/"  # seconds and memory of this machine
 # Loaded by each stage, because its PYTHONPATH is the copy's src: file operations in the project are counted before
 # they happen. KILL_AT ends the process without a warning at one of them; FILE_OPERATIONS gets a mark for each.
@@ -65,11 +72,13 @@ class Stage:
     deps: tuple[str, ...]
     outs: tuple[str, ...]
 
-    @property
-    def argv(self) -> list[str]:
-        """The words behind `python -m`: module and arguments."""
-        words = shlex.split(self.cmd.replace('"$DVC_ROOT/', '"./'))
-        return words[words.index("-m") + 1 :]
+    def read(self, dvc_root: Path) -> tuple[dict[str, str], list[str]]:
+        """As a shell would: the variables that the command sets, and what is behind its `python -m`."""
+        words = shlex.split(self.cmd.replace("$DVC_ROOT", str(dvc_root)))
+        python = words.index("python")
+        assert words[python + 1] == "-m"
+        assert not any("$" in word for word in words)
+        return dict(word.split("=", 1) for word in words[:python]), words[python + 2 :]
 
 
 @dataclass
@@ -78,6 +87,9 @@ class Project:
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    before: str = ""  # of each command, for the shell
+    file_kib: int | None = None  # that a file of a stage may have
+    forks: Forks | None = None  # stages come from there, instead of from the start of a Python
 
     @cached_property
     def stages(self) -> dict[str, Stage]:
@@ -86,18 +98,27 @@ class Project:
         with Repo(str(self.folder)) as repo:
             return {stage.name: _stage(stage) for stage in repo.index.stages if stage.cmd}
 
-    before: str = ""  # of each command, for the shell
-
     def start(self, stage: str, **environment: str) -> "subprocess.Popen[str]":
         """The stage's command; a KILL_AT or FILE_OPERATIONS in the environment is for SITE."""
+        limit = "" if self.file_kib is None else f"ulimit -f {self.file_kib}; "
         return subprocess.Popen(
-            f"{self.before}{self.stages[stage].cmd}", shell=True, executable="/bin/bash", cwd=self.folder, text=True,
-            env=base_environment() | {"DVC_ROOT": str(self.folder)} | self.environment | environment,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            f"{limit}{self.before}{self.stages[stage].cmd}", shell=True, executable="/bin/bash", cwd=self.folder,
+            env=self._environment(environment), text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
-    def run(self, stage: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run the stage to its end; `stdout` holds all that it said."""
+    def _environment(self, more: dict[str, str]) -> dict[str, str]:
+        return base_environment() | {"DVC_ROOT": str(self.folder)} | self.environment | more
+
+    def run(self, stage: str, fault: Sequence[Any] = (), **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run the stage to its end; `stdout` holds all that it said. A `fault` is for a fork, and strikes a trainer."""
+        if self.forks is not None:
+            assert not self.before, "a shell that changes more than limits is a process's own"
+            variables, words = self.stages[stage].read(self.folder)
+            wanted = self._environment(environment) | variables | {"PWD": str(self.folder)}
+            code, said = self.forks.run(words, self.folder, wanted, self.file_kib, fault)
+            return subprocess.CompletedProcess(stage, code, said, "")
+        assert not fault
         process = self.start(stage, **environment)
         said, _ = process.communicate()
         return subprocess.CompletedProcess(stage, process.returncode, said, "")
@@ -128,11 +149,24 @@ class Project:
         found = {path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*")}
         return {name for name in found if not name.startswith((".git/", ".dvc/")) and "__pycache__" not in name}
 
-    def file_operations(self, stage: str, log: Path) -> list[str]:
+    def file_operations(self, stage: str) -> list[str]:
         """Run the stage to a good end; its file operations in the project, in order, as `event path`."""
-        self.succeed(stage, FILE_OPERATIONS=str(log))
-        lines = [line.split(" ", 1) for line in log.read_text().splitlines()]
-        return [operation for pid, operation in lines if pid == lines[0][0]]
+        ran, operations = self.noted(stage)
+        assert ran.returncode == 0, ran.stdout
+        return operations
+
+    def noted(self, stage: str, **environment: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+        """Run the stage to its end; and its file operations until then."""
+        with NamedTemporaryFile("r", encoding="utf-8") as log:
+            ran = self.run(stage, FILE_OPERATIONS=log.name, **environment)
+            lines = [line.split(" ", 1) for line in DRAWN_NAME.sub(r"\1", log.read()).splitlines()]
+        return ran, [operation for pid, operation in lines if pid == lines[0][0]]
+
+    def forking(self, forks: Forks) -> "Project":
+        """The same folder, whose stages come from there."""
+        project = replace(self, forks=forks)
+        project.stages = self.stages
+        return project
 
 
 def _stage(stage: Any) -> Stage:
@@ -158,6 +192,7 @@ def make_project(folder: Path, **changed: Any) -> Project:
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(ROOT / name, folder / name)
     (folder / "src/sitecustomize.py").write_text(SITE)
+    compileall.compile_dir(folder / "src", quiet=2, invalidation_mode=PycInvalidationMode.CHECKED_HASH)  # once for all
     for name, n_rows in N_ROWS.items():
         lines = (ROOT / RAW / f"{name}.jsonl").read_bytes().splitlines(keepends=True)
         (folder / RAW / f"{name}.jsonl").write_bytes(b"".join(lines[:n_rows]))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.forks import Forks
 from tests.faults.project import Project, base_environment
 from tests.faults.test_kills import assert_nobody_goes_on
 from tests.faults.trainers import NO_FAULT, Prepare, Trainers, assert_ends_as_if_never_killed, checkpoints
@@ -111,7 +112,7 @@ def assert_refused_by_dvc_repro(project: Project, stage: str, name: str, log: Pa
 
 @pytest.mark.faults
 def test_plain_dvc_repro_refuses_a_base_with_a_flipped_bit_and_goes_on_with_the_pinned_one(
-    prepared: Prepare, trainers: Trainers, tmp_path: Path
+    prepared: Prepare, trainers: Trainers, forks: Forks, tmp_path: Path
 ) -> None:
     """The base is the output of a frozen stage: DVC takes what lies there for what belongs there."""
     project, whole = prepared()
@@ -120,7 +121,7 @@ def test_plain_dvc_repro_refuses_a_base_with_a_flipped_bit_and_goes_on_with_the_
     for stage in ("train@sft", "inspect@sft"):  # in this order: DVC removes the outputs of a stage that it begins
         assert_refused_by_dvc_repro(project, stage, path.name, tmp_path / "said")
     path.write_bytes(before)
-    project.succeed("inspect@sft")
+    project.forking(forks).succeed("inspect@sft")
     assert_ends_as_if_never_killed(project, whole, trainers)
     flip(path)
     assert_refused_by_dvc_repro(project, "merge", path.name, tmp_path / "said")

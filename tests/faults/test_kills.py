@@ -11,16 +11,18 @@ import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
 
 from tests.faults.conftest import DATA_STAGES, Copy
+from tests.faults.forks import Forks
 from tests.faults.project import Project
 
 MODEL_STAGES = ("merge", "convert", "quantize@q8_0", "package", "parity")
 
 
-def killed_at(project: Project, stage: str, number: int) -> None:
-    """Kill the stage before its file operation of that number."""
+def killed_at(project: Project, stage: str, number: int) -> list[str]:
+    """Kill the stage before its file operation of that number; returns them, with that one."""
     project.remove_outputs(stage)
-    ran = project.run(stage, KILL_AT=str(number))
+    ran, operations = project.noted(stage, KILL_AT=str(number))
     assert ran.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL), f"{number} operations?\n{ran.stdout}"
+    return operations
 
 
 def assert_absent_or_whole(project: Project, stage: str, clean: Project, when: str) -> None:
@@ -37,39 +39,45 @@ def assert_as_if_nothing_had_been(project: Project, stage: str, clean: Project, 
     assert project.names() == clean.names(), f"{stage} after a kill {when}"
 
 
-def kill_everywhere(stage: str, clean: Project, project: Project, draw: random.Random, n_kills: int) -> None:
-    """Before `n_kills` of the stage's file operations, drawn among those of a run without a fault."""
+def kill_everywhere(
+    stage: str, clean: Project, project: Project, forks: Forks, draw: random.Random, n_kills: int
+) -> None:
+    """Before `n_kills` of the stage's file operations, drawn among those of a run without a fault.
+
+    That one, and the first that is killed, are processes of their own; the others are forked, and seen to do the same.
+    """
     project.remove_outputs(stage)
-    operations = project.file_operations(stage, project.folder.parent / f"operations of {stage}")
-    for number in sorted(draw.sample(range(1, len(operations) + 1), min(n_kills, len(operations)))):
+    operations = project.file_operations(stage)
+    forked = project.forking(forks)
+    for nth, number in enumerate(draw.sample(range(1, len(operations) + 1), min(n_kills, len(operations)))):
         when = f"before {operations[number - 1]} ({number} of {len(operations)})"
-        killed_at(project, stage, number)
+        assert killed_at(forked if nth else project, stage, number) == operations[:number]
         assert_absent_or_whole(project, stage, clean, when)
-        assert_as_if_nothing_had_been(project, stage, clean, when)
+        assert_as_if_nothing_had_been(forked, stage, clean, when)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["ingest", "clean", "split"])
 def test_a_data_stage_killed_at_two_file_operations(
-    stage: str, data_project: Project, copy: Copy, draw: random.Random
+    stage: str, data_project: Project, copy: Copy, forks: Forks, draw: random.Random
 ) -> None:
-    kill_everywhere(stage, data_project, copy(data_project), draw, 2)
+    kill_everywhere(stage, data_project, copy(data_project), forks, draw, 2)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("stage", DATA_STAGES)
 def test_a_data_stage_killed_at_any_file_operation(
-    stage: str, data_project: Project, copy: Copy, draw: random.Random
+    stage: str, data_project: Project, copy: Copy, forks: Forks, draw: random.Random
 ) -> None:
-    kill_everywhere(stage, data_project, copy(data_project), draw, 16)
+    kill_everywhere(stage, data_project, copy(data_project), forks, draw, 16)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("stage", MODEL_STAGES)
 def test_a_model_stage_killed_at_any_file_operation(
-    stage: str, whole_project: Project, copy: Copy, draw: random.Random
+    stage: str, whole_project: Project, copy: Copy, forks: Forks, draw: random.Random
 ) -> None:
-    kill_everywhere(stage, whole_project, copy(whole_project), draw, 3)
+    kill_everywhere(stage, whole_project, copy(whole_project), forks, draw, 3)
 
 
 def living_in(folder: Path) -> list[psutil.Process]:
@@ -117,13 +125,13 @@ def test_the_workers_of_a_killed_stage_end_with_it(large_project: Project, draw:
 
 @pytest.mark.faults
 def test_llama_cpps_converter_does_not_go_on_behind_a_killed_stage(
-    whole_project: Project, copy: Copy, draw: random.Random
+    whole_project: Project, copy: Copy, forks: Forks, draw: random.Random
 ) -> None:
     project = copy(whole_project)
     killed_while_others_work_for_it(project, "convert", 1, draw.uniform(0, 4))
     assert_nobody_goes_on(project)
     assert_absent_or_whole(project, "convert", whole_project, "while its converter ran")
-    assert_as_if_nothing_had_been(project, "convert", whole_project, "while its converter ran")
+    assert_as_if_nothing_had_been(project.forking(forks), "convert", whole_project, "while its converter ran")
 
 
 def plant(project: Project, stage: str) -> None:

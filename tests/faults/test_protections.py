@@ -7,6 +7,7 @@ from contextlib import suppress
 import pytest
 
 from tests.faults.conftest import Copy
+from tests.faults.forks import Forks
 from tests.faults.project import Project, write_params
 from tests.faults.test_dvc import flip
 from tests.faults.test_kills import (
@@ -82,11 +83,11 @@ def test_without_a_watch_on_their_parent_workers_go_on_behind_a_killed_stage(lar
         assert_nobody_goes_on(large_project, patience_s=5)
 
 
-def test_without_the_hashes_of_the_base_a_flipped_bit_in_it_is_trained_on(prepared: Prepare) -> None:
+def test_without_the_hashes_of_the_base_a_flipped_bit_in_it_is_trained_on(prepared: Prepare, forks: Forks) -> None:
     project, whole = prepared()
     flip(project.folder / "models/base/sqlama/model.safetensors")
     take_out(project, "model/loading.py", "        check_digests(model)\n", "")
-    project.succeed("train@sft")
+    project.forking(forks).succeed("train@sft")
     assert project.outputs("train@sft").keys() == whole.keys()
     assert project.outputs("train@sft") != whole
 
@@ -99,11 +100,14 @@ IN_PLACE = {
 }
 
 
-def test_without_a_temporary_file_a_killed_stage_leaves_half_an_output(data_project: Project, copy: Copy) -> None:
+def test_without_a_temporary_file_a_killed_stage_leaves_half_an_output(
+    data_project: Project, copy: Copy, forks: Forks
+) -> None:
     project = copy(data_project)
     for code, instead in IN_PLACE.items():
         take_out(project, "output.py", code, instead)
-    operations = project.file_operations("clean", project.folder.parent / "operations")
+    operations = project.file_operations("clean")
+    project = project.forking(forks)
     with pytest.raises(AssertionError, match="clean killed"):  # noqa: PT012
         for number in range(1, len(operations) + 1):
             killed_at(project, "clean", number)

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Copy, copied
+from tests.faults.forks import Forks
 from tests.faults.project import Project, write_params
-from tests.faults.trainers import Prepare, Trainers, assert_ends_as_if_never_killed, checkpoints
+from tests.faults.trainers import NO_FAULT, Prepare, Trainers, assert_ends_as_if_never_killed, checkpoints
 from tests.small_disk import fill, small_disk
 from tuneline.errors import EnvironmentProblem
 from tuneline.model.pinned import folder_digests
@@ -23,9 +24,9 @@ def assert_refuses_in_one_line(project: Project, stage: str, kib: int | None = N
     """With files of at most `kib`, or on a disk that is full by itself."""
     project.remove_outputs(stage)
     before = project.names()
-    project.before = "" if kib is None else f"ulimit -f {kib}; "
+    project.file_kib = kib
     ran = project.run(stage)
-    project.before = ""
+    project.file_kib = None
     assert ran.returncode == 1, ran.stdout
     assert "Traceback" not in ran.stdout
     last = ran.stdout.splitlines()[-1]
@@ -44,23 +45,27 @@ def test_a_full_disk_ends_a_data_stage_in_one_line(data_project: Project, copy: 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("stage", DATA_ROOM)
-def test_a_full_disk_ends_any_data_stage_in_one_line(stage: str, tokens_project: Project, copy: Copy) -> None:
-    assert_refuses_in_one_line(copy(tokens_project), stage, DATA_ROOM[stage])
+def test_a_full_disk_ends_any_data_stage_in_one_line(
+    stage: str, tokens_project: Project, copy: Copy, forks: Forks
+) -> None:
+    assert_refuses_in_one_line(copy(tokens_project).forking(forks), stage, DATA_ROOM[stage])
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("stage", MODEL_ROOM)
-def test_a_full_disk_ends_any_model_stage_in_one_line(stage: str, whole_project: Project, copy: Copy) -> None:
-    assert_refuses_in_one_line(copy(whole_project), stage, MODEL_ROOM[stage])
+def test_a_full_disk_ends_any_model_stage_in_one_line(
+    stage: str, whole_project: Project, copy: Copy, forks: Forks
+) -> None:
+    assert_refuses_in_one_line(copy(whole_project).forking(forks), stage, MODEL_ROOM[stage])
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("stage", DATA_ROOM)
 def test_a_disk_without_room_ends_any_data_stage_in_one_line_and_room_heals_it(
-    stage: str, tokens_project: Project, tmp_path: Path
+    stage: str, tokens_project: Project, tmp_path: Path, forks: Forks
 ) -> None:
     with small_disk(tmp_path / "disk", 2**26) as disk:
-        project = copied(tokens_project, disk / "project")
+        project = copied(tokens_project, disk / "project").forking(forks)
         project.remove_outputs(stage)
         filler = fill(disk, DATA_ROOM[stage] * 1024)
         assert_refuses_in_one_line(project, stage)
@@ -111,7 +116,7 @@ def test_a_nan_in_the_base_model_ends_the_stage_at_its_first_step(
 
 
 def assert_refused_at_a_step(project: Project, trainers: Trainers, steps: range) -> None:
-    code, said = trainers.train(project, ["none"])
+    code, said = trainers.train(project, NO_FAULT)
     assert code == 1, said
     last = said.splitlines()[-1]
     assert last.startswith("error: ")

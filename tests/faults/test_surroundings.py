@@ -166,7 +166,6 @@ def test_a_spoilt_dvc_lock_ends_in_a_refusal_and_nothing_is_deleted(
     how: str, data_project: Project, tmp_path: Path
 ) -> None:
     project = copied(data_project, tmp_path / "project")
-    project.stages = data_project.stages  # DVC reads no dvc.yaml beside a spoilt lock
     environment = base_environment() | {"DVC_NO_ANALYTICS": "1"}
 
     def repro() -> subprocess.CompletedProcess[str]:

@@ -1,35 +1,28 @@
 """Trainers by request, and what must hold of one that starts again."""
 
-import json
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.faults.forks import Forks
 from tests.faults.project import Project
 
-NO_FAULT = ["none"]
+NO_FAULT: list[Any] = []
 N_STEPS, N_MICRO_BATCHES = 12, 24  # of the small training (project.SMALL)
 Prepare = Callable[..., tuple[Project, dict[str, bytes]]]
 
 
 class Trainers:
-    """Runs the train stage of a project, through the zygote."""
+    """Runs the train stage of a project, in forks."""
 
-    def __init__(self, zygote: "subprocess.Popen[str]") -> None:
-        self._zygote = zygote
+    def __init__(self, forks: Forks) -> None:
+        self._forks = forks
 
     def train(self, project: Project, fault: list[Any]) -> tuple[int, str]:
         """Exit code (negative: the signal that ended it), and what it said."""
-        log = project.folder.parent / "trainer.log"
-        argv = project.stages["train@sft"].argv
-        request = {"folder": str(project.folder), "argv": argv, "log": str(log), "fault": fault}
-        assert self._zygote.stdin is not None
-        assert self._zygote.stdout is not None
-        self._zygote.stdin.write(json.dumps(request) + "\n")
-        self._zygote.stdin.flush()
-        return int(self._zygote.stdout.readline()), log.read_text()
+        ran = project.forking(self._forks).run("train@sft", fault)
+        return ran.returncode, ran.stdout
 
 
 def forget(project: Project) -> None:

@@ -1,6 +1,7 @@
 """A scratch DVC project with one stage, whose work keeps checkpoints as a training does."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -73,24 +74,41 @@ class Project:
         return self.run(sys.executable, "-c", code)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.upkeep)
+
+
+def make_project(folder: Path, source: Path) -> Project:
+    folder.mkdir()
+    project = Project(folder, source)
+    (folder / "dvc.yaml").write_text(PIPELINE.format(python=sys.executable), encoding="utf-8")
+    (folder / "work.py").write_text(WORK, encoding="utf-8")
+    (folder / "params.yaml").write_text("mode: work\nlength: 1000\n", encoding="utf-8")
+    (folder / ".gitignore").write_text(".checkpoints/\nmended\nhold\nstarts\n/models/out\n/data/text\n")
+    project.run("git", "init", "-q")
+    for setting in ("user.email a@example.org", "user.name a"):
+        project.run("git", "config", *setting.split())
+    project.dvc("init", "-q")
+    for setting in SETTINGS:
+        project.dvc("config", *setting.split())
+    project.run("git", "add", "-A")
+    project.run("git", "commit", "-qm", "first")
+    return project
+
+
+@pytest.fixture(scope="session")
+def first_project(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Project:
+    """Copied, never changed."""
+    return make_project(tmp_path_factory.mktemp("first") / "a project", pytestconfig.rootpath)
+
+
 @pytest.fixture
-def new_project(tmp_path: Path, pytestconfig: pytest.Config) -> Callable[[], Project]:
+def new_project(first_project: Project, tmp_path: Path) -> Callable[[], Project]:
     def make() -> Project:
         folder = tmp_path / "a project"
-        folder.mkdir()
-        project = Project(folder, pytestconfig.rootpath)
-        (folder / "dvc.yaml").write_text(PIPELINE.format(python=sys.executable), encoding="utf-8")
-        (folder / "work.py").write_text(WORK, encoding="utf-8")
-        (folder / "params.yaml").write_text("mode: work\nlength: 1000\n", encoding="utf-8")
-        (folder / ".gitignore").write_text(".checkpoints/\nmended\nhold\nstarts\n/models/out\n/data/text\n")
-        project.run("git", "init", "-q")
-        for setting in ("user.email a@example.org", "user.name a"):
-            project.run("git", "config", *setting.split())
-        project.dvc("init", "-q")
-        for setting in SETTINGS:
-            project.dvc("config", *setting.split())
-        project.run("git", "add", "-A")
-        project.run("git", "commit", "-qm", "first")
-        return project
+        shutil.copytree(first_project.folder, folder, symlinks=True)
+        return Project(folder, first_project.source)
 
     return make
