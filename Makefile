@@ -52,7 +52,7 @@ test: check ## Everything that check does, then the slow tests: training, llama.
 	pytest -m 'slow and not gpu and not faults'
 
 .PHONY: faults
-faults: setup ## Kill, fill, damage: what stages and training must survive (15 to 20 minutes; TUNELINE_SEED repeats a run)
+faults: setup ## Kill, fill, damage: what stages and training must survive (a quarter of an hour; TUNELINE_SEED repeats a run)
 	pytest -n 2 --dist loadgroup -m 'faults or (slow and upkeep)' tests/faults tests/upkeep
 
 .PHONY: raw

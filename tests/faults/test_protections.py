@@ -86,7 +86,7 @@ def test_without_a_watch_on_their_parent_workers_go_on_behind_a_killed_stage(lar
 def test_without_the_hashes_of_the_base_a_flipped_bit_in_it_is_trained_on(prepared: Prepare, forks: Forks) -> None:
     project, whole = prepared()
     flip(project.folder / "models/base/sqlama/model.safetensors")
-    take_out(project, "model/loading.py", "        check_digests(model)\n", "")
+    take_out(project, "model/sources.py", "        check_digests(model)\n", "")
     project.forking(forks).succeed("train@sft")
     assert project.outputs("train@sft").keys() == whole.keys()
     assert project.outputs("train@sft") != whole
